@@ -1,0 +1,36 @@
+"""Where batches come from, as a solver sees it. `trainer.data` has the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from prototxt_parser.data_spec import DataSpec
+from torch import Tensor
+
+
+class Feed(Protocol):
+    """Batches for all data layers of one net, in database order, without end."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every top that the feed fills, batch axis included."""
+
+    def next(self) -> Mapping[str, Tensor]:
+        """Return the next batch: float32 CPU tensors by blob name; the caller may keep them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last batch that `next` returned, as JSON values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a position that `state_dict` returned: the batches after it come again."""
+
+    def close(self) -> None:
+        """Stop reading ahead and close files. Idempotent."""
+
+
+class FeedOpener(Protocol):
+    """Opens the feed of a net from its data layers."""
+
+    def __call__(self, specs: Sequence[DataSpec]) -> Feed:
+        """Open the sources of all `specs` and return one feed over them."""
