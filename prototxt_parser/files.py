@@ -1,0 +1,119 @@
+"""Finding and reading net and solver files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prototxt_parser.definition import NetDefinition
+from prototxt_parser.errors import PrototxtError
+from prototxt_parser.proto import caffe_pb2
+from prototxt_parser.text import did_you_mean, layer_positions, parse_text
+from prototxt_parser.upgrade import trace_upgrade, upgrade_solver
+
+_HERE = Path(__file__).parent
+# Installed, the models lie in the package; in a checkout, in a folder of their own.
+_SHIPPED = next(
+    (
+        folder
+        for folder in (_HERE / "models", _HERE.parent / "models" / "prototxt")
+        if folder.is_dir()
+    ),
+    _HERE / "models",
+)
+
+
+def list_models() -> list[str]:
+    """Returns the file names of the shipped nets, solvers and settings, sorted."""
+    return sorted(path.name for path in _SHIPPED.glob("*.prototxt"))
+
+
+def find_model(name: str | Path) -> Path:
+    """Finds a prototxt file.
+
+    Args:
+        name: A path, absolute or from the working directory; or the bare name of a shipped file,
+            which a file of that name in the working directory hides.
+
+    Returns:
+        A path that exists.
+
+    Raises:
+        PrototxtError: There is no such file; says where it was looked for.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    if path.name != str(name):
+        raise PrototxtError(f"{name}: no such file; looked in {path.parent.absolute()}")
+    shipped = _SHIPPED / path
+    if shipped.is_file():
+        return shipped
+    hint = did_you_mean(path.name, list_models())
+    raise PrototxtError(
+        f"{name}: no such file; looked in {Path.cwd()} and among the models of {_SHIPPED}{hint}"
+    )
+
+
+def read_text(path: str | Path) -> str:
+    """Returns the text of a prototxt file.
+
+    Raises:
+        PrototxtError: It is a folder, it cannot be read, or it is not text.
+    """
+    try:
+        # Editors on Windows may put a byte order mark in front.
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise PrototxtError(_not_text(path)) from None
+    except OSError as error:
+        raise PrototxtError(f"{path}: cannot be read: {error.strerror}") from error
+    if "\0" in text:
+        raise PrototxtError(_not_text(path))
+    return text
+
+
+def read_net(path: str | Path) -> NetDefinition:
+    """Reads a net and upgrades it from whatever older form it has.
+
+    Args:
+        path: As `find_model` takes it.
+
+    Raises:
+        PrototxtError: The file is not there, is no net, or cannot be upgraded.
+    """
+    found = find_model(path)
+    text = read_text(found)
+    original = parse_text(text, caffe_pb2.NetParameter(), str(found))
+    param, origins = trace_upgrade(original, str(found))
+    written = [f"{found}:{line}:{column}" for line, column in layer_positions(text)]
+    places = tuple("" if origin is None else written[origin] for origin in origins)
+    return NetDefinition(param, str(found), places)
+
+
+def read_solver(path: str | Path) -> caffe_pb2.SolverParameter:
+    """Reads a solver and upgrades it; nets that it names are not opened.
+
+    Without a snapshot_prefix the solver gets its own path without the extension, and one that is
+    a folder gets the solver's name added, as in Caffe.
+
+    Args:
+        path: As `find_model` takes it.
+
+    Raises:
+        PrototxtError: The file is not there, is no solver, or cannot be upgraded.
+
+    Source: caffe/src/caffe/util/upgrade_proto.cpp, ReadSolverParamsFromTextFileOrDie,
+        UpgradeSnapshotPrefixProperty.
+    """
+    found = find_model(path)
+    parsed = parse_text(read_text(found), caffe_pb2.SolverParameter(), str(found))
+    param = upgrade_solver(parsed, str(found))
+    if not param.snapshot_prefix:
+        param.snapshot_prefix = str(found.with_suffix(""))
+    elif Path(param.snapshot_prefix).is_dir():
+        param.snapshot_prefix = str(Path(param.snapshot_prefix, found.stem))
+    return param
+
+
+def _not_text(path: str | Path) -> str:
+    return f"{path}: a binary file where prototxt text was expected (are these weights?)"

@@ -1,0 +1,164 @@
+"""Losses that compare two tensors: Euclidean, sigmoid cross-entropy, contrastive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from prototxt_parser.errors import LayerError
+from prototxt_parser.layers.base import Layer, LayerContext, exactly
+from prototxt_parser.layers.registry import register_layer
+from prototxt_parser.layers.softmax import normalization_mode
+from prototxt_parser.proto import caffe_pb2
+from prototxt_parser.shapes import Shape, count
+
+_SMALL_DISTANCE = 1e-4  # Caffe adds it to the distance that its gradient divides by
+
+
+class Loss(Layer):
+    """A loss over two bottoms with the same first dimension; its top is a scalar."""
+
+    bottom_count = exactly(2)
+    is_loss = True
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Return a scalar."""
+        if bottoms[0][:1] != bottoms[1][:1]:
+            raise LayerError(
+                "The data and label should have the same first dimension. "
+                f"Received {bottoms[0]} and {bottoms[1]}"
+            )
+        return [()]
+
+
+@final
+@register_layer("EuclideanLoss")
+class EuclideanLoss(Loss):
+    """Σ (a - b)² / (2N). Both bottoms get gradients.
+
+    Shape: (N, …), the same number of values per item -> ().
+    Differs from PyTorch: MSELoss divides by the number of values, and not by 2.
+    Source: caffe/src/caffe/layers/euclidean_loss_layer.cpp, EuclideanLossLayer.
+    """
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Return a scalar."""
+        if count(bottoms[0], 1) != count(bottoms[1], 1):
+            raise LayerError(
+                f"Inputs must have the same dimension. Received {bottoms[0]} and {bottoms[1]}"
+            )
+        return super().top_shapes(bottoms)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        """Compute the loss."""
+        self.top_shapes([tuple(bottom.shape) for bottom in bottoms])
+        difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
+        return difference.square().sum() / (2 * bottoms[0].shape[0])
+
+
+@final
+@register_layer("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(Loss):
+    """(1/Z) · Σ [max(x, 0) - x·t + log(1 + exp(-|x|))].
+
+    Z by `normalization`: BATCH_SIZE (default here) N, FULL all values, VALID those not ignored,
+    NONE 1; never below 1. `ignore_label` compares the truncated target, so 0 ignores every target
+    in (-1, 1), as in Caffe. Targets get no gradient.
+
+    Shape: logits and targets with equal numbers of values -> ().
+    Differs from PyTorch: BCEWithLogitsLoss divides by the number of values.
+    Source: caffe/src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp.
+    """
+
+    def __init__(
+        self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
+    ) -> None:
+        """Find the normalisation."""
+        super().__init__(param, bottoms, context)
+        modes = caffe_pb2.LossParameter
+        self.normalization = normalization_mode(param.loss_param, modes.BATCH_SIZE)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Return a scalar."""
+        if count(bottoms[0]) != count(bottoms[1]):
+            raise LayerError(
+                "SIGMOID_CROSS_ENTROPY_LOSS layer inputs must have the same count. "
+                f"Received {bottoms[0]} and {bottoms[1]}"
+            )
+        return super().top_shapes(bottoms)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        """Compute the loss."""
+        self.top_shapes([tuple(bottom.shape) for bottom in bottoms])
+        logits, targets = bottoms[0], bottoms[1].detach().reshape(bottoms[0].shape)
+        losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        counted: Tensor | None = None
+        if self.param.loss_param.HasField("ignore_label"):
+            counted = targets.trunc() != self.param.loss_param.ignore_label
+            losses = torch.where(counted, losses, 0)
+        return losses.sum() / self._normalizer(logits, counted)
+
+    def _normalizer(self, logits: Tensor, counted: Tensor | None) -> Tensor | int:
+        modes = caffe_pb2.LossParameter
+        if self.normalization == modes.VALID and counted is not None:
+            return counted.sum().clamp(min=1)
+        if self.normalization in (modes.VALID, modes.FULL):
+            return max(1, logits.numel())
+        return max(1, logits.shape[0]) if self.normalization == modes.BATCH_SIZE else 1
+
+
+@final
+@register_layer("ContrastiveLoss")
+class ContrastiveLoss(Layer):
+    """1/(2N) · Σ [d² for similar pairs, max(margin - d, 0)² for others], d = ‖a - b‖₂.
+
+    With `legacy_version` the others count max(margin - d², 0). The gradient of the others divides
+    by d + 1e-4, as in Caffe, so that it exists at d = 0.
+
+    Shape: a and b (N, C, …), y (N, …) with non-zero meaning similar -> ().
+    Source: caffe/src/caffe/layers/contrastive_loss_layer.cpp, ContrastiveLossLayer.
+    """
+
+    bottom_count = exactly(3)
+    is_loss = True
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Return a scalar."""
+        if bottoms[0][:2] != bottoms[1][:2] or count(bottoms[2]) != bottoms[0][0]:
+            raise LayerError(
+                "expected two bottoms of equal (N, C) and N similarity labels; "
+                f"received {list(bottoms)}"
+            )
+        return [()]
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        """Compute the loss."""
+        self.top_shapes([tuple(bottom.shape) for bottom in bottoms])
+        number, settings = bottoms[0].shape[0], self.param.contrastive_loss_param
+        difference = (bottoms[0] - bottoms[1]).reshape(number, -1)
+        similar = bottoms[2].detach().reshape(number).trunc() != 0
+        square = difference.square().sum(dim=1)
+        if settings.legacy_version:
+            apart = (settings.margin - square).clamp(min=0)
+        else:
+            apart = (settings.margin - _Distance.apply(square)).clamp(min=0).square()
+        return torch.where(similar, square, apart).sum() / (2 * number)
+
+
+class _Distance(torch.autograd.Function):
+    """Square root whose gradient, 1 / (2·(root + 1e-4)), is Caffe's and finite at 0."""
+
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, square: Tensor) -> Tensor:
+        root = square.sqrt()
+        context.save_for_backward(root)
+        return root
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        (root,) = context.saved_tensors  # type: ignore[attr-defined]
+        return gradients[0] / (2 * (root + _SMALL_DISTANCE))

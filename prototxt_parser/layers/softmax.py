@@ -1,0 +1,115 @@
+"""Softmax and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from prototxt_parser.errors import LayerError
+from prototxt_parser.layers.activations import Elementwise
+from prototxt_parser.layers.base import Arity, Layer, LayerContext, exactly
+from prototxt_parser.layers.labels import check_labels, class_labels
+from prototxt_parser.layers.registry import register_layer
+from prototxt_parser.proto import caffe_pb2
+from prototxt_parser.shapes import Shape, canonical_axis
+
+_LOG_SMALLEST = torch.log(torch.tensor(torch.finfo(torch.float32).tiny)).item()
+
+
+@final
+@register_layer("Softmax")
+class Softmax(Elementwise):
+    """exp(x) / Σ exp(x) along `axis` (1).
+
+    Shape: any -> the same.
+    Source: caffe/src/caffe/layers/softmax_layer.cpp, SoftmaxLayer.
+    """
+
+    def __init__(
+        self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
+    ) -> None:
+        """Find the axis."""
+        super().__init__(param, bottoms, context)
+        self.axis = canonical_axis(param.softmax_param.axis, bottoms[0])
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        """Compute the probabilities."""
+        return torch.softmax(bottoms[0], dim=self.axis)
+
+
+@final
+@register_layer("SoftmaxWithLoss")
+class SoftmaxWithLoss(Layer):
+    """-(1/Z) · Σ log(max(p_label, FLT_MIN)), p the softmax of the scores along `axis`.
+
+    Z by `normalization`: VALID (default) the positions whose label is not `ignore_label`, FULL all
+    positions, BATCH_SIZE the product of the axes before `axis`, NONE 1; never below 1. The legacy
+    `normalize` counts where `normalization` is absent. The gradient does not see the FLT_MIN.
+
+    Shape: scores (N, K, …) and labels (any shape with N · … values) -> (); a second top gets the
+      probabilities, which Caffe documents but cannot build.
+    Raises LayerError for a label that is no class; Caffe's behaviour is undefined there.
+    Source: caffe/src/caffe/layers/softmax_loss_layer.cpp, SoftmaxWithLossLayer.
+    """
+
+    bottom_count = exactly(2)
+    top_count = Arity(1, 2)
+    is_loss = True
+
+    def __init__(
+        self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
+    ) -> None:
+        """Find the axis and the normalisation."""
+        super().__init__(param, bottoms, context)
+        self.axis = canonical_axis(param.softmax_param.axis, bottoms[0])
+        self.normalization = normalization_mode(param.loss_param, caffe_pb2.LossParameter.VALID)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Return a scalar, and the scores' shape for a second top."""
+        if bottoms[0][0] != bottoms[1][0]:
+            raise LayerError(
+                "The data and label should have the same first dimension. "
+                f"Received {bottoms[0]} and {bottoms[1]}"
+            )
+        check_labels(bottoms[0], bottoms[1], self.axis)
+        return [(), bottoms[0]][: self.num_tops]
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Compute the loss."""
+        scores = bottoms[0]
+        self.top_shapes([tuple(bottom.shape) for bottom in bottoms])
+        labels, counted = class_labels(bottoms[1], scores, self.axis, self.param.loss_param)
+        log_probability = torch.log_softmax(scores, dim=self.axis)
+        chosen = log_probability.gather(self.axis, labels)
+        clamped = chosen + (chosen.clamp(min=_LOG_SMALLEST) - chosen).detach()
+        total = clamped.sum() if counted is None else torch.where(counted, clamped, 0).sum()
+        loss = -total / self._normalizer(labels, counted)
+        return (loss, log_probability.exp()) if self.num_tops > 1 else loss
+
+    def _normalizer(self, labels: Tensor, counted: Tensor | None) -> Tensor | float:
+        modes = caffe_pb2.LossParameter
+        if self.normalization == modes.VALID and counted is not None:
+            return counted.sum().clamp(min=1)
+        if self.normalization in (modes.VALID, modes.FULL):
+            return max(1, labels.numel())
+        if self.normalization == modes.BATCH_SIZE:
+            return max(1, labels.shape[: self.axis].numel())
+        return 1
+
+
+def normalization_mode(
+    loss: caffe_pb2.LossParameter, default: caffe_pb2.LossParameter.NormalizationMode.ValueType
+) -> caffe_pb2.LossParameter.NormalizationMode.ValueType:
+    """Return the normalisation, also from the legacy `normalize` flag.
+
+    Source: SoftmaxWithLossLayer::LayerSetUp.
+    """
+    if loss.HasField("normalization"):
+        return loss.normalization
+    if loss.HasField("normalize"):
+        modes = caffe_pb2.LossParameter
+        return modes.VALID if loss.normalize else modes.BATCH_SIZE
+    return default

@@ -1,0 +1,1 @@
+"""Caffe's and DeepSpark's messages: the `.proto` files and the modules generated from them."""

@@ -1,0 +1,145 @@
+"""Prototxt text to message and back, with errors that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from google.protobuf import text_format
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from prototxt_parser.errors import PrototxtError
+from prototxt_parser.text_scan import scan
+
+M = TypeVar("M", bound=Message)
+
+_LONGEST_QUOTE = 60
+_TOKEN = re.compile(r'"[^"\n]*"?|\'[^\'\n]*\'?|[\w.+-]+|\S')
+
+
+def parse_text(text: str, message: M, filename: str) -> M:
+    """Fills a message from text.
+
+    Args:
+        text: Prototxt.
+        message: An empty message; filled in place.
+        filename: What errors call the text.
+
+    Returns:
+        `message`.
+
+    Raises:
+        PrototxtError: The text is not a message of this type; says where and what was expected.
+    """
+    if "\0" in text:
+        raise PrototxtError(f"{filename}: a NUL character: a binary file, not prototxt")
+    places = scan(text, filename)
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise PrototxtError(_located(error, text, message, filename)) from None
+    except UnicodeEncodeError as error:
+        raise PrototxtError(f"{filename}: a character that UTF-8 cannot hold: {error}") from None
+    missing = message.FindInitializationErrors()
+    if missing:
+        raise PrototxtError(_missing(missing[0], places, filename))
+    return message
+
+
+def print_text(message: Message) -> str:
+    """Returns a message as prototxt, which `parse_text` reads back to an equal message."""
+    return text_format.MessageToString(message, as_utf8=True)
+
+
+def layer_positions(text: str) -> list[tuple[int, int]]:
+    """Finds the layers of a net's text.
+
+    Returns:
+        Line and column, counted from 1, of each `layer` or `layers` block, in order.
+
+    Raises:
+        PrototxtError: A bracket or a quote has no partner, or brackets nest too deep.
+    """
+    return scan(text, "prototxt")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean "a" or "b"?` with the names most like `name`, or nothing."""
+    # Likeness costs the product of the lengths, and no name of ours is that long.
+    near = difflib.get_close_matches(name[:_LONGEST_QUOTE], sorted(known), n=2, cutoff=0.75)
+    choice = " or ".join(f'"{other}"' for other in near)
+    return f"; did you mean {choice}?" if choice else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
+
+
+def _missing(path: str, places: list[tuple[int, int]], filename: str) -> str:
+    """Words for a required field that is absent, such as `layer[3].clip_param.min`."""
+    owner, _, field = path.rpartition(".")
+    where = filename
+    layer = re.match(r"layers?\[(\d+)\]", path)
+    if layer:
+        line, column = places[int(layer[1])]
+        where = f"{filename}:{line}:{column}"
+    return f'{where}: missing required field "{field}"' + (f" of {owner}" if owner else "")
+
+
+def _located(error: text_format.ParseError, text: str, message: Message, filename: str) -> str:
+    """Words for a parser's error: place, then what is wrong there."""
+    line, column = error.GetLine() or 1, error.GetColumn() or 1
+    content = text.split("\n")[line - 1]
+    # The parser quotes the whole line, nothing at the end, in front of some of its messages.
+    reason = str(error).removeprefix(f"{line}:{column} : ")
+    reason = reason.removeprefix(f"'{content}': ").removeprefix("'': ")
+    token = _TOKEN.match(content, column - 1)
+    received = _short(token[0]) if token else "the end of the text"
+    for pattern, words in _WORDS:
+        found = pattern.match(reason)
+        if found:
+            return f"{filename}:{line}:{column}: {words(found, message.DESCRIPTOR, received)}"
+    return f"{filename}:{line}:{column}: {_short(reason)}"
+
+
+def _unknown_field(found: re.Match[str], root: Descriptor, received: str) -> str:
+    owner = root.file.pool.FindMessageTypeByName(found[1])
+    hint = did_you_mean(found[2], owner.fields_by_name)
+    return f'unknown field "{_short(found[2])}" in {owner.name}{hint}'
+
+
+def _unknown_value(found: re.Match[str], root: Descriptor, received: str) -> str:
+    kind = root.file.pool.FindEnumTypeByName(found[1])
+    expected = ", ".join(value.name for value in kind.values)
+    return f"unknown value {received} for {kind.name}; expected one of {expected}"
+
+
+def _repeated_field(found: re.Match[str], root: Descriptor, received: str) -> str:
+    owner = root.file.pool.FindMessageTypeByName(found[1])
+    return f'"{found[2]}" of {owner.name} may be given only once'
+
+
+def _plain(expected: str) -> Callable[[re.Match[str], Descriptor, str], str]:
+    def words(found: re.Match[str], root: Descriptor, received: str) -> str:
+        return f"expected {found.expand(expected)}; received {received}"
+
+    return words
+
+
+# What the parser of protobuf says, and how to say it to a person.
+_WORDS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Descriptor, str], str]]] = [
+    (re.compile(r'Message type "(.+)" has no field named "(.+)"'), _unknown_field),
+    (re.compile(r'Message type "(.+)" should not have multiple "(.+)" fields'), _repeated_field),
+    (re.compile(r'Enum type "(.+?)" has no value'), _unknown_value),
+    (re.compile(r"Couldn't parse integer"), _plain("a whole number")),
+    (re.compile(r"Couldn't parse float|Invalid octal float"), _plain("a number")),
+    (re.compile(r"Value out of range"), _plain("a number in the range of the field")),
+    (re.compile(r'Expected "true" or "false"'), _plain("true or false")),
+    (re.compile(r"Expected string"), _plain("a string in quotes")),
+    (re.compile(r"Couldn't parse string"), _plain("a string in UTF-8")),
+    (re.compile(r"Expected identifier|Message type .* extensions"), _plain("a field name")),
+    (re.compile(r'Expected "(.)"'), _plain(r'"\1"')),
+]

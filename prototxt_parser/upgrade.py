@@ -1,0 +1,226 @@
+"""Older forms of nets and solvers, made current.
+
+A V0 net is first made V1 (see `upgrade_v0`), then its deprecated transformation fields move, then
+V1 layers become current ones, then `input` fields an Input layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prototxt_parser.errors import PrototxtError
+from prototxt_parser.proto import caffe_pb2
+from prototxt_parser.upgrade_v0 import is_v0, upgrade_v0
+
+# What the type numbers of V1 layers are called now.
+_V1_TYPES = {
+    "NONE": "",
+    "ABSVAL": "AbsVal",
+    "ACCURACY": "Accuracy",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
+    "CONCAT": "Concat",
+    "CONTRASTIVE_LOSS": "ContrastiveLoss",
+    "CONVOLUTION": "Convolution",
+    "DATA": "Data",
+    "DECONVOLUTION": "Deconvolution",
+    "DROPOUT": "Dropout",
+    "DUMMY_DATA": "DummyData",
+    "ELTWISE": "Eltwise",
+    "EUCLIDEAN_LOSS": "EuclideanLoss",
+    "EXP": "Exp",
+    "FLATTEN": "Flatten",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "HINGE_LOSS": "HingeLoss",
+    "IM2COL": "Im2col",
+    "IMAGE_DATA": "ImageData",
+    "INFOGAIN_LOSS": "InfogainLoss",
+    "INNER_PRODUCT": "InnerProduct",
+    "LRN": "LRN",
+    "MEMORY_DATA": "MemoryData",
+    "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss",
+    "MVN": "MVN",
+    "POOLING": "Pooling",
+    "POWER": "Power",
+    "RELU": "ReLU",
+    "SIGMOID": "Sigmoid",
+    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss",
+    "SILENCE": "Silence",
+    "SLICE": "Slice",
+    "SOFTMAX": "Softmax",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "SPLIT": "Split",
+    "TANH": "TanH",
+    "THRESHOLD": "Threshold",
+    "WINDOW_DATA": "WindowData",
+}
+
+# Lists of V1 layers that run parallel to their weights, and the field of `param` that each fills.
+_V1_PARAM_FIELDS = {
+    "param": "name",
+    "blob_share_mode": "share_mode",
+    "blobs_lr": "lr_mult",
+    "weight_decay": "decay_mult",
+}
+
+_V1_DATA_PARAMS = {
+    caffe_pb2.V1LayerParameter.DATA: "data_param",
+    caffe_pb2.V1LayerParameter.IMAGE_DATA: "image_data_param",
+    caffe_pb2.V1LayerParameter.WINDOW_DATA: "window_data_param",
+}
+
+_SOLVER_TYPES = {
+    caffe_pb2.SolverParameter.SGD: "SGD",
+    caffe_pb2.SolverParameter.NESTEROV: "Nesterov",
+    caffe_pb2.SolverParameter.ADAGRAD: "AdaGrad",
+    caffe_pb2.SolverParameter.RMSPROP: "RMSProp",
+    caffe_pb2.SolverParameter.ADADELTA: "AdaDelta",
+    caffe_pb2.SolverParameter.ADAM: "Adam",
+}
+
+
+def upgrade_net(param: caffe_pb2.NetParameter, source: str = "net") -> caffe_pb2.NetParameter:
+    """Returns a net in its current form; the argument stays as it is.
+
+    Args:
+        param: A net in any form, with or without weights.
+        source: What errors call it.
+
+    Raises:
+        PrototxtError: It mixes forms, or holds what has no current form.
+
+    Source: caffe/src/caffe/util/upgrade_proto.cpp, UpgradeNetAsNeeded.
+    """
+    return trace_upgrade(param, source)[0]
+
+
+def trace_upgrade(
+    param: caffe_pb2.NetParameter, source: str
+) -> tuple[caffe_pb2.NetParameter, list[int | None]]:
+    """Does what `upgrade_net` does, and tells where each layer comes from.
+
+    Returns:
+        The current form; for each of its layers the index in the original, None for a new layer.
+    """
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(param)
+    if net.layers and net.layer:
+        raise PrototxtError(
+            f'{source}: refusing to upgrade an inconsistent net: it has both old "layers" and new '
+            f'"layer" blocks; write all of them as "layer"'
+        )
+    origins: list[int | None] = list(range(len(net.layers) or len(net.layer)))
+    if is_v0(net):
+        origins = list(upgrade_v0(net, source))
+    _move_transformations(net)
+    _upgrade_v1(net)
+    if _upgrade_inputs(net, source):
+        origins.insert(0, None)
+    _fix_batch_norms(net)
+    return net, origins
+
+
+def upgrade_solver(
+    param: caffe_pb2.SolverParameter, source: str = "solver"
+) -> caffe_pb2.SolverParameter:
+    """Returns a solver in its current form; the argument stays as it is.
+
+    Differs from Caffe: nets inside the solver are upgraded too; Caffe takes those as they are, so
+    that old ones come out empty.
+
+    Args:
+        param: A solver.
+        source: What errors call it.
+
+    Raises:
+        PrototxtError: It has both `type` and `solver_type`, or a net that cannot be upgraded.
+
+    Source: caffe/src/caffe/util/upgrade_proto.cpp, UpgradeSolverAsNeeded.
+    """
+    solver = caffe_pb2.SolverParameter()
+    solver.CopyFrom(param)
+    if solver.HasField("solver_type"):
+        if solver.HasField("type"):
+            raise PrototxtError(
+                f"{source}: type and solver_type (its old form) cannot be both specified in solver "
+                f"proto text; remove solver_type"
+            )
+        solver.type = _SOLVER_TYPES[solver.solver_type]
+        solver.ClearField("solver_type")
+    if solver.HasField("net_param"):
+        solver.net_param.CopyFrom(upgrade_net(solver.net_param, f"{source}: net_param"))
+    if solver.HasField("train_net_param"):
+        train_net = upgrade_net(solver.train_net_param, f"{source}: train_net_param")
+        solver.train_net_param.CopyFrom(train_net)
+    for net in solver.test_net_param:
+        net.CopyFrom(upgrade_net(net, f"{source}: test_net_param"))
+    return solver
+
+
+def _move_transformations(net: caffe_pb2.NetParameter) -> None:
+    for layer in net.layers:
+        if layer.type not in _V1_DATA_PARAMS:
+            continue
+        data = getattr(layer, _V1_DATA_PARAMS[layer.type])
+        for field in ("scale", "mean_file", "crop_size", "mirror"):
+            if data.HasField(field):
+                setattr(layer.transform_param, field, getattr(data, field))
+                data.ClearField(field)
+
+
+def _upgrade_v1(net: caffe_pb2.NetParameter) -> None:
+    for old in net.layers:
+        layer = net.layer.add()
+        for field, value in old.ListFields():
+            if field.name == "name":
+                layer.name = value
+            elif field.name == "type":
+                layer.type = _V1_TYPES[caffe_pb2.V1LayerParameter.LayerType.Name(value)]
+            elif field.name in _V1_PARAM_FIELDS:
+                _fill_specs(layer, _V1_PARAM_FIELDS[field.name], value)
+            else:
+                getattr(layer, field.name).MergeFrom(value)
+    net.ClearField("layers")
+
+
+def _fill_specs(
+    layer: caffe_pb2.LayerParameter, field: str, values: Iterable[str | int | float]
+) -> None:
+    for index, value in enumerate(values):
+        if index == len(layer.param):
+            layer.param.add()
+        setattr(layer.param[index], field, value)
+
+
+def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> bool:
+    """Turns `input` fields into an Input layer in front; tells whether there is one now."""
+    if not net.input:
+        return False
+    shapes = [list(shape.dim) for shape in net.input_shape]
+    if not shapes:
+        dims = net.input_dim
+        shapes = [list(dims[start : start + 4]) for start in range(0, len(dims), 4)]
+    if shapes:
+        if len(shapes) < len(net.input) or not net.input_shape and len(net.input_dim) % 4:
+            raise PrototxtError(
+                f"{source}: each of the {len(net.input)} inputs needs an input_shape or 4 input_dim; "
+                f"received {len(net.input_shape)} and {len(net.input_dim)}"
+            )
+        layers = list(net.layer)
+        del net.layer[:]
+        first = net.layer.add(name="input", type="Input", top=net.input)
+        for dim in shapes[: len(net.input)]:
+            first.input_param.shape.add(dim=dim)
+        net.layer.extend(layers)
+    for field in ("input", "input_shape", "input_dim"):
+        net.ClearField(field)
+    return bool(shapes)
+
+
+def _fix_batch_norms(net: caffe_pb2.NetParameter) -> None:
+    """Keeps solvers from training the three statistics of BatchNorm, as old nets had to ask."""
+    for layer in net.layer:
+        if layer.type == "BatchNorm" and len(layer.param) == 3:
+            for spec in layer.param:
+                spec.lr_mult = spec.decay_mult = 0

@@ -1,0 +1,107 @@
+"""Learning-rate policies: one function per `lr_policy`, plus the state that two of them keep.
+
+Source: caffe/src/caffe/solvers/sgd_solver.cpp, SGDSolver::GetLearningRate.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
+
+from solvers.errors import SolverError
+
+logger = logging.getLogger(__name__)
+
+
+def fixed(param: SolverParameter, iteration: int) -> float:
+    """base_lr."""
+    del iteration
+    return param.base_lr
+
+
+def step(param: SolverParameter, iteration: int) -> float:
+    """base_lr · gamma^⌊iteration / stepsize⌋."""
+    return param.base_lr * param.gamma ** (iteration // param.stepsize)
+
+
+def exp(param: SolverParameter, iteration: int) -> float:
+    """base_lr · gamma^iteration."""
+    return param.base_lr * param.gamma**iteration
+
+
+def inv(param: SolverParameter, iteration: int) -> float:
+    """base_lr · (1 + gamma · iteration)^-power."""
+    return param.base_lr * (1 + param.gamma * iteration) ** -param.power
+
+
+def poly(param: SolverParameter, iteration: int) -> float:
+    """base_lr · (1 - iteration / max_iter)^power; 0 beyond max_iter."""
+    return param.base_lr * max(0.0, 1 - iteration / param.max_iter) ** param.power
+
+
+def sigmoid(param: SolverParameter, iteration: int) -> float:
+    """base_lr / (1 + exp(-gamma · (iteration - stepsize)))."""
+    exponent = -param.gamma * (iteration - param.stepsize)
+    return 0.0 if exponent > 700 else param.base_lr / (1 + math.exp(exponent))
+
+
+POLICIES: dict[str, Callable[[SolverParameter, int], float]] = {
+    policy.__name__: policy for policy in (fixed, step, exp, inv, poly, sigmoid)
+}
+
+
+class LearningRate:
+    """The rate of a solver over its iterations.
+
+    `multistep` is stateful as in Caffe: each evaluation passes at most one boundary of
+    `stepvalue`, and the number passed is saved with a snapshot.
+
+    Args:
+        param: The solver's settings.
+
+    Attributes:
+        current_step: Boundaries passed (multistep), or ⌊iteration / stepsize⌋ (step).
+
+    Raises:
+        SolverError: Unknown policy, or settings that it cannot work with.
+    """
+
+    def __init__(self, param: SolverParameter) -> None:
+        known = sorted([*POLICIES, "multistep"])
+        if param.lr_policy not in known:
+            raise SolverError(
+                f"Unknown learning rate policy: {param.lr_policy or '(none given)'}; "
+                f"lr_policy must be one of {', '.join(known)}"
+            )
+        if param.lr_policy == "step" and param.stepsize <= 0:
+            raise SolverError(f"lr_policy step: stepsize must be > 0; received {param.stepsize}")
+        if param.gamma < 0:
+            raise SolverError(f"gamma must be >= 0; received {param.gamma:g}")
+        self._param = param
+        self.current_step = 0
+
+    def at(self, iteration: int) -> float:
+        """Return the rate of the update that leads from `iteration` to the next."""
+        if self._param.lr_policy == "multistep":
+            return self._multistep(iteration)
+        if self._param.lr_policy == "step":
+            self.current_step = iteration // self._param.stepsize
+        return POLICIES[self._param.lr_policy](self._param, iteration)
+
+    def _multistep(self, iteration: int) -> float:
+        boundaries = self._param.stepvalue
+        if self.current_step < len(boundaries) and iteration >= boundaries[self.current_step]:
+            self.current_step += 1
+            logger.info(
+                "MultiStep Status: Iteration %d, step = %d", iteration, self.current_step
+            )
+        return self._param.base_lr * self._param.gamma**self.current_step
+
+
+def policy_curve(param: SolverParameter, iterations: int) -> list[float]:
+    """Return the rates of iterations 0 to `iterations` - 1 without training."""
+    rate = LearningRate(param)
+    return [rate.at(iteration) for iteration in range(iterations)]

@@ -1,0 +1,134 @@
+"""What a solver file says about nets, checked before anything is built.
+
+Source: caffe/src/caffe/solver.cpp, Solver::Init, InitTrainNet, InitTestNets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prototxt_parser.definition import NetDefinition
+from prototxt_parser.files import read_net
+from prototxt_parser.proto import caffe_pb2
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
+
+from solvers.errors import SolverError
+
+_TRAIN_FIELDS = ("train_net_param", "train_net", "net_param", "net")
+
+
+@dataclass(frozen=True)
+class NetChoice:
+    """A net definition and the state to build it for.
+
+    Attributes:
+        definition: The unfiltered net.
+        state: Phase, level and stages.
+        iterations: Batches per test; 0 for the train net.
+    """
+
+    definition: NetDefinition
+    state: caffe_pb2.NetState
+    iterations: int = 0
+
+
+def check_settings(param: SolverParameter) -> None:
+    """Check numbers that every solver needs.
+
+    Raises:
+        SolverError: One is out of range; the message names field, range and value.
+    """
+    for name, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0)):
+        value = getattr(param, name)
+        if value < least:
+            raise SolverError(f"{name} must be >= {least}; received {value}")
+    for name in ("snapshot", "test_interval"):
+        if getattr(param, name) < 0:
+            raise SolverError(f"{name} must be >= 0; received {getattr(param, name)}")
+
+
+def train_choice(param: SolverParameter, net: NetDefinition | None = None) -> NetChoice:
+    """Return the train net: `net` if given, else the one that the settings name.
+
+    Raises:
+        SolverError: None or several of the fields that name a train net are set.
+    """
+    definition = net or _train_definition(param)
+    state = _merged(caffe_pb2.TRAIN, definition, param.train_state)
+    return NetChoice(definition, state)
+
+
+def _train_definition(param: SolverParameter) -> NetDefinition:
+    given = [name for name in _TRAIN_FIELDS if param.HasField(name)]  # type: ignore[arg-type]
+    if not given:
+        raise SolverError(
+            "SolverParameter must specify a train net using one of these fields: "
+            f"{', '.join(_TRAIN_FIELDS)}"
+        )
+    if len(given) > 1:
+        raise SolverError(
+            "SolverParameter must not contain more than one of these fields specifying a "
+            f"train_net: {', '.join(_TRAIN_FIELDS)}; received {', '.join(given)}"
+        )
+    value = getattr(param, given[0])
+    return read_net(value) if isinstance(value, str) else NetDefinition(value)
+
+
+def test_choices(param: SolverParameter, net: NetDefinition | None = None) -> list[NetChoice]:
+    """Return the test nets in Caffe's order; `net` replaces the generic one.
+
+    Raises:
+        SolverError: The numbers of test nets, `test_iter` and `test_state` do not fit.
+    """
+    definitions = [NetDefinition(value) for value in param.test_net_param]
+    definitions += [read_net(path) for path in param.test_net]
+    generic = net or _generic_definition(param)
+    missing = len(param.test_iter) - len(definitions)
+    if missing < 0 or (missing > 0 and generic is None):
+        raise SolverError(
+            "test_iter must be specified for each test network: "
+            f"{len(param.test_iter)} test_iter, {len(definitions)} test nets"
+        )
+    definitions += [generic] * missing if generic else []
+    if definitions and param.test_interval <= 0:
+        raise SolverError(
+            f"test_interval must be > 0 when there are test nets; received {param.test_interval}"
+        )
+    if len(param.test_state) not in (0, len(definitions)):
+        raise SolverError(
+            "test_state must be unspecified or specified once per test net: "
+            f"{len(param.test_state)} test_state, {len(definitions)} test nets"
+        )
+    states = param.test_state or [caffe_pb2.NetState()] * len(definitions)
+    return [
+        NetChoice(definition, _merged(caffe_pb2.TEST, definition, state), iterations)
+        for definition, state, iterations in zip(definitions, states, param.test_iter, strict=True)
+    ]
+
+
+def _generic_definition(param: SolverParameter) -> NetDefinition | None:
+    if param.HasField("net_param"):
+        return NetDefinition(param.net_param)
+    return read_net(param.net) if param.HasField("net") else None
+
+
+def _merged(
+    phase: caffe_pb2.Phase.ValueType, definition: NetDefinition, override: caffe_pb2.NetState
+) -> caffe_pb2.NetState:
+    """Merge states as protobuf does: set values replace, stages add up."""
+    state = caffe_pb2.NetState(phase=phase)
+    state.MergeFrom(definition.param.state)
+    state.MergeFrom(override)
+    return state
+
+
+def default_snapshot_prefix(param: SolverParameter, path: Path) -> str:
+    """Return the prefix of a solver file: its own, or one made from the file's name.
+
+    Source: caffe/src/caffe/util/upgrade_proto.cpp, UpgradeSnapshotPrefixProperty.
+    """
+    if not param.snapshot_prefix:
+        return str(path.with_suffix(""))
+    prefix = Path(param.snapshot_prefix)
+    return str(prefix / path.stem) if prefix.is_dir() else param.snapshot_prefix

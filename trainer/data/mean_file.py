@@ -1,0 +1,84 @@
+"""Mean images: the binary `BlobProto` that Caffe's compute_image_mean writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from prototxt_parser.blobs import blob_to_tensor
+from prototxt_parser.errors import LayerError
+from prototxt_parser.proto import caffe_pb2
+
+from trainer.data.datum import decode_datum, parse_datum
+from trainer.data.lmdb_reader import LmdbReader
+from trainer.errors import DataError
+
+MeanImage = NDArray[np.float32]
+
+
+def read_mean(file: Path) -> MeanImage:
+    """Read a mean image, with legacy or current dimensions.
+
+    Shape: (C, H, W); in the file axes of size 1 may stand before.
+
+    Raises:
+        DataError: The file cannot be read or holds no mean image.
+    """
+    try:
+        mean = blob_to_tensor(caffe_pb2.BlobProto.FromString(file.read_bytes())).float().numpy()
+    except (OSError, DecodeError, LayerError) as error:
+        raise DataError(
+            f"{file}: expected a binary BlobProto with the mean image: {error}"
+        ) from error
+    if mean.ndim < 3 or mean.size != np.prod(mean.shape[-3:]) or not mean.size:
+        raise DataError(
+            f"{file}: expected a mean image of 1 x C x H x W; received the shape {mean.shape}"
+        )
+    return mean.reshape(mean.shape[-3:])
+
+
+def compute_mean(database: Path) -> MeanImage:
+    """Return the mean of all images of an LMDB, summed in float32 in database order.
+
+    Raises:
+        DataError: The images differ in size, or the database cannot be read.
+
+    Source: BVLC/caffe tools/compute_image_mean.cpp, main.
+    """
+    reader = LmdbReader(database)
+    try:
+        total = decode_datum(parse_datum(reader.value)).astype(np.float32)
+        for _ in range(1, reader.count):
+            reader.advance()
+            image = decode_datum(parse_datum(reader.value))
+            if image.shape != total.shape:
+                raise DataError(
+                    f"{database}: a mean needs images of one size; expected {total.shape},"
+                    f" received {image.shape} under key {reader.key!r}"
+                )
+            total += image
+        return total / np.float32(reader.count)
+    finally:
+        reader.close()
+
+
+def write_mean(file: Path, mean: MeanImage) -> None:
+    """Write a mean image (C, H, W) with legacy dimensions; all of it or nothing.
+
+    Source: BVLC/caffe tools/compute_image_mean.cpp, main.
+    """
+    channels, height, width = mean.shape
+    blob = caffe_pb2.BlobProto(num=1, channels=channels, height=height, width=width)
+    blob.data.extend(mean.ravel().tolist())
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        partial.write_bytes(blob.SerializeToString())
+        os.replace(partial, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(
+            f"{file}: cannot be written ({error}): free space there or choose another folder"
+        ) from error

@@ -1,0 +1,36 @@
+"""Finding the files that a prototxt names when they are kept elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.errors import DataError
+
+_MAKEABLE_SETS = ("cifar100", "cifar10", "mnist")
+
+
+def find_data(name: str, data_dir: Path | None) -> Path:
+    """Return the path `name` if it exists, else the same file or folder inside `data_dir`.
+
+    Args:
+        name: As a prototxt gives it, relative to the working directory.
+        data_dir: Folder to look in for the last part of `name`.
+
+    Raises:
+        DataError: It is at neither place.
+    """
+    candidates = [Path(name)]
+    if data_dir is not None:
+        candidates.append(data_dir / Path(name).name)
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    looked = " and ".join(str(candidate.absolute()) for candidate in candidates)
+    raise DataError(f"{name} does not exist; looked at {looked}. {_remedy(name)}")
+
+
+def _remedy(name: str) -> str:
+    for known in _MAKEABLE_SETS:
+        if known in name:
+            return f"Make it with `torrefy data {known} --out DIR` and give DIR as data folder"
+    return "Correct the path, or give the folder that holds it as data folder"
