@@ -41,8 +41,11 @@ def find_model(name: str | Path) -> Path:
         PrototxtError: There is no such file; says where it was looked for.
     """
     path = Path(name)
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:
+        raise PrototxtError(f"{name}: cannot be read: {error.strerror}") from error
     if path.name != str(name):
         raise PrototxtError(f"{name}: no such file; looked in {path.parent.absolute()}")
     shipped = _SHIPPED / path
@@ -62,14 +65,11 @@ def read_text(path: str | Path) -> str:
     """
     try:
         # Editors on Windows may put a byte order mark in front.
-        text = Path(path).read_text(encoding="utf-8-sig")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise PrototxtError(_not_text(path)) from None
+        raise PrototxtError(f"{path}: not text but a binary file; are these weights?") from None
     except OSError as error:
         raise PrototxtError(f"{path}: cannot be read: {error.strerror}") from error
-    if "\0" in text:
-        raise PrototxtError(_not_text(path))
-    return text
 
 
 def read_net(path: str | Path) -> NetDefinition:
@@ -113,7 +113,3 @@ def read_solver(path: str | Path) -> caffe_pb2.SolverParameter:
     elif Path(param.snapshot_prefix).is_dir():
         param.snapshot_prefix = str(Path(param.snapshot_prefix, found.stem))
     return param
-
-
-def _not_text(path: str | Path) -> str:
-    return f"{path}: a binary file where prototxt text was expected (are these weights?)"

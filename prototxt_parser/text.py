@@ -35,14 +35,12 @@ def parse_text(text: str, message: M, filename: str) -> M:
         PrototxtError: The text is not a message of this type; says where and what was expected.
     """
     if "\0" in text:
-        raise PrototxtError(f"{filename}: a NUL character: a binary file, not prototxt")
+        raise PrototxtError(f"{filename}: not text but a binary file; are these weights?")
     places = scan(text, filename)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise PrototxtError(_located(error, text, message, filename)) from None
-    except UnicodeEncodeError as error:
-        raise PrototxtError(f"{filename}: a character that UTF-8 cannot hold: {error}") from None
     missing = message.FindInitializationErrors()
     if missing:
         raise PrototxtError(_missing(missing[0], places, filename))

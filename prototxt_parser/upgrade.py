@@ -197,14 +197,15 @@ def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> bool:
     """Turns `input` fields into an Input layer in front; tells whether there is one now."""
     if not net.input:
         return False
-    shapes = [list(shape.dim) for shape in net.input_shape]
-    if not shapes:
-        dims = net.input_dim
-        shapes = [list(dims[start : start + 4]) for start in range(0, len(dims), 4)]
-    if shapes:
-        if len(shapes) < len(net.input) or not net.input_shape and len(net.input_dim) % 4:
+    shaped = bool(net.input_shape or net.input_dim)
+    if shaped:
+        shapes = [list(shape.dim) for shape in net.input_shape] or [
+            list(net.input_dim[4 * index : 4 * index + 4])
+            for index in range(len(net.input_dim) // 4)
+        ]
+        if len(shapes) < len(net.input):
             raise PrototxtError(
-                f"{source}: each of the {len(net.input)} inputs needs an input_shape or 4 input_dim; "
+                f"{source}: each of {len(net.input)} inputs needs an input_shape or 4 input_dim; "
                 f"received {len(net.input_shape)} and {len(net.input_dim)}"
             )
         layers = list(net.layer)
@@ -215,7 +216,7 @@ def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> bool:
         net.layer.extend(layers)
     for field in ("input", "input_shape", "input_dim"):
         net.ClearField(field)
-    return bool(shapes)
+    return shaped
 
 
 def _fix_batch_norms(net: caffe_pb2.NetParameter) -> None:

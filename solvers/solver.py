@@ -170,7 +170,7 @@ class Solver:
         for _ in range(self.param.iter_size):
             self.net(self._next_batch())
             self.net.backward()
-            loss += float(self.net.loss)
+            loss += float(self.net.loss.detach())
         return loss / self.param.iter_size
 
     def apply_update(self) -> None:

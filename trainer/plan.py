@@ -1,0 +1,125 @@
+"""What a distributed run will do, decided before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainer.errors import UsageError
+from trainer.strategies.base import Options
+
+IN_PROCESS = "in-process"
+
+
+@dataclass(frozen=True)
+class Milestones:
+    """When the driver tests and takes snapshots, in iterations of the run.
+
+    Workers stop to exchange, not to test, so a multiple counts when an exchange reaches or passes
+    it.
+
+    Attributes:
+        test_interval: Iterations between tests; 0 for none.
+        snapshot: Iterations between snapshots; 0 for none.
+    """
+
+    test_interval: int
+    snapshot: int
+
+    def is_test(self, before: int, after: int) -> bool:
+        """Return whether a test is due after `before` and not after `after`."""
+        return _passes(self.test_interval, before, after)
+
+    def is_snapshot(self, before: int, after: int) -> bool:
+        """Return whether a snapshot is due after `before` and not after `after`."""
+        return _passes(self.snapshot, before, after)
+
+    def is_any(self, before: int, after: int) -> bool:
+        """Return whether anything is due after `before` and not after `after`."""
+        return self.is_test(before, after) or self.is_snapshot(before, after)
+
+
+def _passes(interval: int, before: int, after: int) -> bool:
+    return interval > 0 and after // interval > before // interval
+
+
+@dataclass(frozen=True)
+class DistributedPlan:
+    """A distributed run.
+
+    By default `max_iter` counts the minibatches of all workers together, so that every mode sees
+    equal samples, and the learning rate follows that count. With `per_worker` it counts those of
+    each worker, and the learning rate follows the worker, as in the papers.
+
+    Attributes:
+        strategy: Name of a registered strategy.
+        options: Its settings.
+        num_workers: K.
+        start_iteration: Where the run starts: 0, or the iteration of a snapshot.
+        max_iter: Where it ends, counted as `per_worker` says.
+        per_worker: Count iterations of each worker, not of all together.
+        seed: Of dropout and data transforms; rank r draws its dropout from seed + r.
+        data_dir: Where to look for databases that do not exist as named.
+        device: PyTorch device of the workers. "cuda" gives rank r GPU r modulo the GPUs there.
+        threads: Cores, and threads of PyTorch, of each worker.
+        master: Spark master; None for `local[...]` with a core per thread; "in-process" for no
+            Spark: the workers take turns in this process.
+        port: Port of the driver's service; 0 for any free one.
+        start_timeout_s: Longest wait for Spark to offer a place to every worker.
+        wait_timeout_s: Longest wait of one process for another after that.
+        task_attempts: How often an asynchronous worker may be started before the run is given up.
+    """
+
+    strategy: str
+    options: Options
+    num_workers: int
+    max_iter: int
+    start_iteration: int = 0
+    per_worker: bool = False
+    seed: int = 0
+    data_dir: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    master: str | None = None
+    port: int = 0
+    start_timeout_s: float = 120.0
+    wait_timeout_s: float = 1800.0
+    task_attempts: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "threads", "task_attempts"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: expected 1 or more; received {getattr(self, name)}")
+        for name in ("start_timeout_s", "wait_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name}: expected more than 0; received {getattr(self, name)}")
+        if not 0 <= self.port < 65536:
+            raise UsageError(f"port: expected 0 to 65535; received {self.port}")
+
+    @property
+    def lr_stride(self) -> int:
+        """Iterations of the run that one iteration of a worker stands for."""
+        return 1 if self.per_worker else self.num_workers
+
+    def share(self, rank: int, iteration: int) -> int:
+        """Return the iterations that worker `rank` has done when the run is at `iteration`."""
+        if self.per_worker:
+            return iteration
+        return iteration // self.num_workers + (rank < iteration % self.num_workers)
+
+    def progress(self, worker_iterations: int) -> int:
+        """Return the iteration of the run from the sum of the workers' iterations."""
+        return worker_iterations // self.num_workers if self.per_worker else worker_iterations
+
+    @property
+    def worker_iterations(self) -> tuple[int, ...]:
+        """Iterations that each worker will run."""
+        return tuple(
+            self.share(rank, self.max_iter) - self.share(rank, self.start_iteration)
+            for rank in range(self.num_workers)
+        )
+
+    @property
+    def rounds(self) -> int:
+        """Exchanges of each worker, a last short phase included."""
+        return -(-max(self.worker_iterations) // self.options.sync_interval)
