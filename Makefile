@@ -25,7 +25,7 @@ train: $(CORE)  ## train cifar10_quick in one process, on a short schedule (no J
 	$(BIN)/torrefy data auto --out data/cifar10
 	$(BIN)/train $(RUN) --out runs/cifar10_quick
 	@echo
-	@echo "The full schedule, about 75 % on CIFAR-10, is these two commands:"
+	@echo "The full schedule is these two commands:"
 	@echo "  $(BIN)/train --solver cifar10_quick_solver.prototxt $(FULL)"
 	@echo "  $(BIN)/train --solver cifar10_quick_solver_lr1.prototxt $(FULL) \\"
 	@echo "      --snapshot runs/cifar10_quick_full/cifar10_quick_iter_4000.solverstate"

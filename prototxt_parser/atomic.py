@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from prototxt_parser.errors import PrototxtError
+from prototxt_parser.errors import WriteError
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     removes the temporary file.
 
     Raises:
-        PrototxtError: The file system refuses, for instance because it is full.
+        WriteError: The file system refuses, for instance because it is full.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -29,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        raise PrototxtError(
+        raise WriteError(
             f"{path}: cannot write: {error.strerror or error}. What was there before is unchanged; "
             "check the directory, its permissions and the free space"
         ) from error

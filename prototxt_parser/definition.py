@@ -22,5 +22,5 @@ class NetDefinition:
     places: tuple[str, ...] = ()
 
     def place(self, index: int) -> str:
-        """Returns `file:line:column` of a layer, or "" when it is unknown."""
+        """Return `file:line:column` of a layer, or "" when it is unknown."""
         return self.places[index] if index < len(self.places) else ""

@@ -13,3 +13,7 @@ class LayerError(PrototxtError):
     Raised inside layers with a bare sentence; whoever runs the layer puts its place, its name and
     its type in front (see `prototxt_parser.build`).
     """
+
+
+class WriteError(PrototxtError):
+    """A file cannot be written; what was there before is untouched. Check space and permissions."""

@@ -23,12 +23,12 @@ _SHIPPED = next(
 
 
 def list_models() -> list[str]:
-    """Returns the file names of the shipped nets, solvers and settings, sorted."""
+    """Return the file names of the shipped nets, solvers and settings, sorted."""
     return sorted(path.name for path in _SHIPPED.glob("*.prototxt"))
 
 
 def find_model(name: str | Path) -> Path:
-    """Finds a prototxt file.
+    """Find a prototxt file.
 
     Args:
         name: A path, absolute or from the working directory; or the bare name of a shipped file,
@@ -51,14 +51,14 @@ def find_model(name: str | Path) -> Path:
     shipped = _SHIPPED / path
     if shipped.is_file():
         return shipped
-    hint = did_you_mean(path.name, list_models())
+    hint = did_you_mean(f"{path.name.removesuffix('.prototxt')}.prototxt", list_models())
     raise PrototxtError(
         f"{name}: no such file; looked in {Path.cwd()} and among the models of {_SHIPPED}{hint}"
     )
 
 
 def read_text(path: str | Path) -> str:
-    """Returns the text of a prototxt file.
+    """Return the text of a prototxt file.
 
     Raises:
         PrototxtError: It is a folder, it cannot be read, or it is not text.
@@ -73,7 +73,7 @@ def read_text(path: str | Path) -> str:
 
 
 def read_net(path: str | Path) -> NetDefinition:
-    """Reads a net and upgrades it from whatever older form it has.
+    """Read a net and upgrade it from whatever older form it has.
 
     Args:
         path: As `find_model` takes it.
@@ -91,7 +91,7 @@ def read_net(path: str | Path) -> NetDefinition:
 
 
 def read_solver(path: str | Path) -> caffe_pb2.SolverParameter:
-    """Reads a solver and upgrades it; nets that it names are not opened.
+    """Read a solver and upgrade it; nets that it names are not opened.
 
     Without a snapshot_prefix the solver gets its own path without the extension, and one that is
     a folder gets the solver's name added, as in Caffe.

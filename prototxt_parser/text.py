@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from prototxt_parser.errors import PrototxtError
@@ -16,12 +15,15 @@ from prototxt_parser.text_scan import scan
 
 M = TypeVar("M", bound=Message)
 
+# Says an error: the parser's words, the message that was read, the token where it happened.
+_Words = Callable[[re.Match[str], Message, str], str]
+
 _LONGEST_QUOTE = 60
 _TOKEN = re.compile(r'"[^"\n]*"?|\'[^\'\n]*\'?|[\w.+-]+|\S')
 
 
 def parse_text(text: str, message: M, filename: str) -> M:
-    """Fills a message from text.
+    """Fill a message from text.
 
     Args:
         text: Prototxt.
@@ -41,19 +43,19 @@ def parse_text(text: str, message: M, filename: str) -> M:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise PrototxtError(_located(error, text, message, filename)) from None
-    missing = message.FindInitializationErrors()
+    missing = message.FindInitializationErrors()  # type: ignore[attr-defined]  # not in the stubs
     if missing:
         raise PrototxtError(_missing(missing[0], places, filename))
     return message
 
 
 def print_text(message: Message) -> str:
-    """Returns a message as prototxt, which `parse_text` reads back to an equal message."""
+    """Return a message as prototxt, which `parse_text` reads back to an equal message."""
     return text_format.MessageToString(message, as_utf8=True)
 
 
 def layer_positions(text: str) -> list[tuple[int, int]]:
-    """Finds the layers of a net's text.
+    """Find the layers of a net's text.
 
     Returns:
         Line and column, counted from 1, of each `layer` or `layers` block, in order.
@@ -65,7 +67,7 @@ def layer_positions(text: str) -> list[tuple[int, int]]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns `; did you mean "a" or "b"?` with the names most like `name`, or nothing."""
+    """Return `; did you mean "a" or "b"?` with the names most like `name`, or nothing."""
     # Likeness costs the product of the lengths, and no name of ours is that long.
     near = difflib.get_close_matches(name[:_LONGEST_QUOTE], sorted(known), n=2, cutoff=0.75)
     choice = " or ".join(f'"{other}"' for other in near)
@@ -99,36 +101,41 @@ def _located(error: text_format.ParseError, text: str, message: Message, filenam
     for pattern, words in _WORDS:
         found = pattern.match(reason)
         if found:
-            return f"{filename}:{line}:{column}: {words(found, message.DESCRIPTOR, received)}"
+            return f"{filename}:{line}:{column}: {words(found, message, received)}"
     return f"{filename}:{line}:{column}: {_short(reason)}"
 
 
-def _unknown_field(found: re.Match[str], root: Descriptor, received: str) -> str:
-    owner = root.file.pool.FindMessageTypeByName(found[1])
+def _unknown_field(found: re.Match[str], root: Message, received: str) -> str:
+    owner = root.DESCRIPTOR.file.pool.FindMessageTypeByName(found[1])
     hint = did_you_mean(found[2], owner.fields_by_name)
     return f'unknown field "{_short(found[2])}" in {owner.name}{hint}'
 
 
-def _unknown_value(found: re.Match[str], root: Descriptor, received: str) -> str:
-    kind = root.file.pool.FindEnumTypeByName(found[1])
+def _unknown_value(found: re.Match[str], root: Message, received: str) -> str:
+    kind = root.DESCRIPTOR.file.pool.FindEnumTypeByName(found[1])
     expected = ", ".join(value.name for value in kind.values)
     return f"unknown value {received} for {kind.name}; expected one of {expected}"
 
 
-def _repeated_field(found: re.Match[str], root: Descriptor, received: str) -> str:
-    owner = root.file.pool.FindMessageTypeByName(found[1])
+def _repeated_field(found: re.Match[str], root: Message, received: str) -> str:
+    owner = root.DESCRIPTOR.file.pool.FindMessageTypeByName(found[1])
     return f'"{found[2]}" of {owner.name} may be given only once'
 
 
-def _plain(expected: str) -> Callable[[re.Match[str], Descriptor, str], str]:
-    def words(found: re.Match[str], root: Descriptor, received: str) -> str:
+def _not_utf8(found: re.Match[str], root: Message, received: str) -> str:
+    # The parser is past the string by now.
+    return "the string before this place is not UTF-8"
+
+
+def _plain(expected: str) -> _Words:
+    def words(found: re.Match[str], root: Message, received: str) -> str:
         return f"expected {found.expand(expected)}; received {received}"
 
     return words
 
 
 # What the parser of protobuf says, and how to say it to a person.
-_WORDS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Descriptor, str], str]]] = [
+_WORDS: list[tuple[re.Pattern[str], _Words]] = [
     (re.compile(r'Message type "(.+)" has no field named "(.+)"'), _unknown_field),
     (re.compile(r'Message type "(.+)" should not have multiple "(.+)" fields'), _repeated_field),
     (re.compile(r'Enum type "(.+?)" has no value'), _unknown_value),
@@ -137,7 +144,7 @@ _WORDS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Descriptor, str], s
     (re.compile(r"Value out of range"), _plain("a number in the range of the field")),
     (re.compile(r'Expected "true" or "false"'), _plain("true or false")),
     (re.compile(r"Expected string"), _plain("a string in quotes")),
-    (re.compile(r"Couldn't parse string"), _plain("a string in UTF-8")),
+    (re.compile(r"Couldn't parse string"), _not_utf8),
     (re.compile(r"Expected identifier|Message type .* extensions"), _plain("a field name")),
     (re.compile(r'Expected "(.)"'), _plain(r'"\1"')),
 ]

@@ -88,7 +88,7 @@ class _Scan:
 
 
 def scan(text: str, filename: str) -> list[tuple[int, int]]:
-    """Checks brackets and quotes, and finds the layers.
+    """Check brackets and quotes, and find the layers.
 
     Returns:
         Line and column, counted from 1, of each `layer` or `layers` block of the top level.

@@ -81,7 +81,7 @@ _SOLVER_TYPES = {
 
 
 def upgrade_net(param: caffe_pb2.NetParameter, source: str = "net") -> caffe_pb2.NetParameter:
-    """Returns a net in its current form; the argument stays as it is.
+    """Return a net in its current form; the argument stays as it is.
 
     Args:
         param: A net in any form, with or without weights.
@@ -98,7 +98,7 @@ def upgrade_net(param: caffe_pb2.NetParameter, source: str = "net") -> caffe_pb2
 def trace_upgrade(
     param: caffe_pb2.NetParameter, source: str
 ) -> tuple[caffe_pb2.NetParameter, list[int | None]]:
-    """Does what `upgrade_net` does, and tells where each layer comes from.
+    """Do what `upgrade_net` does, and tell where each layer comes from.
 
     Returns:
         The current form; for each of its layers the index in the original, None for a new layer.
@@ -124,7 +124,7 @@ def trace_upgrade(
 def upgrade_solver(
     param: caffe_pb2.SolverParameter, source: str = "solver"
 ) -> caffe_pb2.SolverParameter:
-    """Returns a solver in its current form; the argument stays as it is.
+    """Return a solver in its current form; the argument stays as it is.
 
     Differs from Caffe: nets inside the solver are upgraded too; Caffe takes those as they are, so
     that old ones come out empty.
@@ -194,7 +194,7 @@ def _fill_specs(
 
 
 def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> bool:
-    """Turns `input` fields into an Input layer in front; tells whether there is one now."""
+    """Turn `input` fields into an Input layer in front; tell whether there is one now."""
     if not net.input:
         return False
     shaped = bool(net.input_shape or net.input_dim)
@@ -220,7 +220,7 @@ def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> bool:
 
 
 def _fix_batch_norms(net: caffe_pb2.NetParameter) -> None:
-    """Keeps solvers from training the three statistics of BatchNorm, as old nets had to ask."""
+    """Keep solvers from training the three statistics of BatchNorm, as old nets had to ask."""
     for layer in net.layer:
         if layer.type == "BatchNorm" and len(layer.param) == 3:
             for spec in layer.param:

@@ -99,12 +99,12 @@ _TYPES: dict[str, tuple[_V1Type, dict[str, str]]] = {
 
 
 def is_v0(net: caffe_pb2.NetParameter) -> bool:
-    """Tells whether a net has V0 layers."""
+    """Tell whether a net has V0 layers."""
     return any(layer.HasField("layer") for layer in net.layers)
 
 
 def upgrade_v0(net: caffe_pb2.NetParameter, source: str) -> list[int]:
-    """Makes V0 layers V1 layers, in place.
+    """Make V0 layers V1 layers, in place.
 
     Returns:
         Indices of the layers that stay: a padding layer becomes a setting of the next one.
@@ -123,7 +123,7 @@ def upgrade_v0(net: caffe_pb2.NetParameter, source: str) -> list[int]:
 
 
 def _absorb_padding(net: caffe_pb2.NetParameter, source: str) -> None:
-    """Gives the pad of each padding layer to the layers that read its top."""
+    """Give the pad of each padding layer to the layers that read its top."""
     producers: dict[str, caffe_pb2.V1LayerParameter] = {}
     for layer in net.layers:
         for bottom in list(layer.bottom):
@@ -162,7 +162,13 @@ def _upgraded(old: caffe_pb2.V1LayerParameter, source: str) -> caffe_pb2.V1Layer
         places.update(own)
     for field, value in settings.ListFields():
         if field.name in places:
-            _put(layer, places[field.name], value)
+            try:
+                _put(layer, places[field.name], value)
+            except ValueError as error:
+                raise PrototxtError(
+                    f'{source}: layer "{settings.name}": {field.name} must be >= 0; '
+                    f"received {value}"
+                ) from error
         elif field.name != "type":
             logger.error(
                 '%s: layer "%s": unknown parameter %s for layer type %s is ignored',
@@ -172,7 +178,7 @@ def _upgraded(old: caffe_pb2.V1LayerParameter, source: str) -> caffe_pb2.V1Layer
 
 
 def _put(layer: caffe_pb2.V1LayerParameter, place: str, value: object) -> None:
-    """Writes a value to a field of the layer or of one of its messages."""
+    """Write a value to a field of the layer or of one of its messages."""
     owner: Message = layer
     *path, field = place.split(".")
     for name in path:

@@ -6,7 +6,6 @@ Source: caffe/src/caffe/solver.cpp, Solver::Init, InitTrainNet, InitTestNets.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.files import read_net
@@ -121,14 +120,3 @@ def _merged(
     state.MergeFrom(definition.param.state)
     state.MergeFrom(override)
     return state
-
-
-def default_snapshot_prefix(param: SolverParameter, path: Path) -> str:
-    """Return the prefix of a solver file: its own, or one made from the file's name.
-
-    Source: caffe/src/caffe/util/upgrade_proto.cpp, UpgradeSnapshotPrefixProperty.
-    """
-    if not param.snapshot_prefix:
-        return str(path.with_suffix(""))
-    prefix = Path(param.snapshot_prefix)
-    return str(prefix / path.stem) if prefix.is_dir() else param.snapshot_prefix

@@ -75,6 +75,7 @@ def write_snapshot(solver: Solver) -> Path:
 def _resume_values(solver: Solver) -> dict[str, Any]:
     return {
         "iteration": solver.iteration,
+        "seed": solver.net.random.seed,
         "feed": solver.feed.state_dict(),
         "test_feeds": [test.feed.state_dict() for test in solver.tests],
         "random": solver.net.random.state_dict(),

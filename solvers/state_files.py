@@ -137,8 +137,12 @@ def write_resume(state_path: Path, values: dict[str, Any]) -> None:
         file.write(json.dumps(values).encode())
 
 
-def read_resume(state_path: Path, iteration: int) -> dict[str, Any] | None:
+def read_resume(state_path: Path, iteration: int | None) -> dict[str, Any] | None:
     """Return what lies beside a state, or None if there is nothing (a snapshot of Caffe's own).
+
+    Args:
+        state_path: The state file.
+        iteration: Iteration that both must have; None accepts any.
 
     Raises:
         SolverError: The file is damaged or belongs to another iteration.
@@ -148,14 +152,24 @@ def read_resume(state_path: Path, iteration: int) -> dict[str, Any] | None:
         return None
     try:
         values = json.loads(path.read_bytes())
-        found = values["iteration"]
+        found, _ = values["iteration"], values["seed"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SolverError(
             f"{path}: damaged ({error}). Delete it to resume as Caffe does, from the first batch"
         ) from error
-    if found != iteration:
+    if iteration is not None and found != iteration:
         raise SolverError(
             f"{path}: belongs to iteration {found}, the state to {iteration}. "
             "Delete it to resume as Caffe does, from the first batch"
         )
     return dict(values)
+
+
+def saved_seed(state_path: Path) -> int | None:
+    """Return the seed of the run that wrote a snapshot; None for a snapshot of Caffe's own.
+
+    Raises:
+        SolverError: The file beside the state is damaged.
+    """
+    values = read_resume(state_path, None)
+    return None if values is None else int(values["seed"])

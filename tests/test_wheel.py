@@ -92,10 +92,10 @@ def test_installed_wheel_finds_its_nets_from_anywhere(wheel: Path, tmp_path: Pat
     run(*pip, "--target", target, wheel, cwd=elsewhere)
     code = (
         f"import sys; sys.path.insert(0, {str(target)!r})\n"
-        "import prototxt_parser\n"
-        "print(prototxt_parser.__file__)\n"
-        "print(prototxt_parser.read_net('cifar10_quick.prototxt').name)\n"
+        "from prototxt_parser import find_model, read_net\n"
+        "print(find_model('cifar10_quick.prototxt'))\n"
+        "print(*(layer.name for layer in read_net('cifar10_quick.prototxt').param.layer))\n"
     )
-    where, name = run("-c", code, cwd=elsewhere).splitlines()
-    assert Path(where).is_relative_to(target)
-    assert name == "CIFAR10_quick"
+    found, layers = run("-c", code, cwd=elsewhere).splitlines()
+    assert Path(found) == target / "prototxt_parser" / "models" / "cifar10_quick.prototxt"
+    assert {"conv1", "conv2", "conv3", "ip1", "ip2"} <= set(layers.split())

@@ -8,6 +8,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from trainer.errors import TrainerError
+
+
+class PeerLostError(TrainerError):
+    """A worker cannot go on because another one has ended or does not come."""
+
 
 class Group(Protocol):
     """The workers of a synchronous run, all of which make the same calls in the same order."""
@@ -91,6 +97,9 @@ class DriverLink(CenterLink, Protocol):
 
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
         """Hand over the state of a synchronous run after `iteration` iterations of all workers."""
+
+    def finish(self) -> None:
+        """Tell that this worker has done its work."""
 
     def fail(self, message: str, details: str, *, is_lost_peer: bool) -> None:
         """Tell why this worker ends; `is_lost_peer` if only because another one did."""

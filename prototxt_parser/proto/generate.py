@@ -21,7 +21,7 @@ _ROOT = _HERE.parent.parent
 
 
 def generated() -> dict[str, str]:
-    """What the generated files should hold, by file name.
+    """Return what the generated files should hold, by file name.
 
     Raises:
         subprocess.CalledProcessError: grpcio-tools is missing, or refuses a `.proto` file.
@@ -37,7 +37,7 @@ def generated() -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes the generated files in their place."""
+    """Write the generated files in their place."""
     for name, text in generated().items():
         (_HERE / name).write_text(text, encoding="utf-8")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from prototxt_parser.proto import caffe_pb2
 
+from prototxt_parser.proto import caffe_pb2
 from trainer.data.image import decode_image
 from trainer.errors import DataError
 

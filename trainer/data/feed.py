@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
-from prototxt_parser.data_spec import DataSpec
 from torch import Tensor
 
+from prototxt_parser.data_spec import DataSpec
 from trainer.data.prefetch import Prefetcher
 from trainer.data.source import DataSource, Position, SourceBatch
 from trainer.errors import DataError

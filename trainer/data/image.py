@@ -86,7 +86,8 @@ def _to_gray(image: Image.Image) -> Pixels:
         image.draft("L", image.size)
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))
-    blue, green, red = np.moveaxis(_to_bgr(image).astype(np.int32), -1, 0)
+    bgr = _to_bgr(image).astype(np.int32)
+    blue, green, red = bgr[..., 0], bgr[..., 1], bgr[..., 2]
     if image.format == "PNG":
         luma = 9797 * red + 19234 * green + 3737 * blue >> 15
     else:

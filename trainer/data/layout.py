@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from prototxt_parser.atomic import atomic_write
 from trainer.data.lmdb_writer import Entry, write_lmdb
 from trainer.data.mean_file import compute_mean, write_mean
-from trainer.errors import DataError, UsageError
+from trainer.errors import UsageError
 
 _MEAN_FILE = "mean.binaryproto"
 _ORIGINS_FILE = "torrefy_data.json"
@@ -85,11 +86,13 @@ class Layout:
 
         Raises:
             UsageError: Something made of anything else stands in the way.
-            DataError: The source is damaged, or writing failed.
+            DataError: The source is damaged, or a database cannot be written.
+            WriteError: The mean file or the record cannot be written.
         """
         self.check(out, origin)
         missing = [name for name in self.files if not (out / name).exists()]
         if missing:
+            _make_folder(out)
             _record_origins(out, dict.fromkeys(self.files, origin))
         splits = {self.train: train, self.test: test}
         for name in missing:
@@ -114,11 +117,13 @@ def _read_origins(out: Path) -> dict[str, str]:
 
 
 def _record_origins(out: Path, origins: Mapping[str, str]) -> None:
-    record = out / _ORIGINS_FILE
+    text = json.dumps({**_read_origins(out), **origins}, indent=1) + "\n"
+    with atomic_write(out / _ORIGINS_FILE) as file:
+        file.write(text.encode())
+
+
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({**_read_origins(out), **origins}, indent=1) + "\n")
     except OSError as error:
-        raise DataError(
-            f"{record}: cannot be written ({error}); choose another folder or free space there"
-        ) from error
+        raise UsageError(f"{out}: cannot be made ({error}); choose another folder") from error

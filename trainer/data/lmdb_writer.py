@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
-from prototxt_parser.proto import caffe_pb2
 
+from prototxt_parser.proto import caffe_pb2
 from trainer.errors import DataError, UsageError
 
 _COMMIT_INTERVAL = 1000

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+
+from prototxt_parser.atomic import atomic_write
 from prototxt_parser.blobs import blob_to_tensor
 from prototxt_parser.errors import LayerError
 from prototxt_parser.proto import caffe_pb2
-
 from trainer.data.datum import decode_datum, parse_datum
 from trainer.data.lmdb_reader import LmdbReader
 from trainer.errors import DataError
@@ -68,17 +68,13 @@ def compute_mean(database: Path) -> MeanImage:
 def write_mean(file: Path, mean: MeanImage) -> None:
     """Write a mean image (C, H, W) with legacy dimensions; all of it or nothing.
 
+    Raises:
+        WriteError: The file system refuses.
+
     Source: BVLC/caffe tools/compute_image_mean.cpp, main.
     """
     channels, height, width = mean.shape
     blob = caffe_pb2.BlobProto(num=1, channels=channels, height=height, width=width)
     blob.data.extend(mean.ravel().tolist())
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_bytes(blob.SerializeToString())
-        os.replace(partial, file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(
-            f"{file}: cannot be written ({error}): free space there or choose another folder"
-        ) from error
+    with atomic_write(file) as stream:
+        stream.write(blob.SerializeToString())

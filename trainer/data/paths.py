@@ -32,5 +32,5 @@ def find_data(name: str, data_dir: Path | None) -> Path:
 def _remedy(name: str) -> str:
     for known in _MAKEABLE_SETS:
         if known in name:
-            return f"Make it with `torrefy data {known} --out DIR` and give DIR as data folder"
-    return "Correct the path, or give the folder that holds it as data folder"
+            return f"Make it with `torrefy data {known} --out DIR` and add --data DIR"
+    return "Correct the path, or name the folder that holds it with --data"

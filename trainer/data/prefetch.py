@@ -73,7 +73,9 @@ class Prefetcher(Generic[T]):
         if self._thread.ident is not None:
             self._thread.join(_JOIN_TIMEOUT_S)
         if self._thread.is_alive():
-            logger.warning("%s: still reading after %.0f s; left alone", self._what, _JOIN_TIMEOUT_S)
+            logger.warning(
+                "%s: still reading after %.0f s; left alone", self._what, _JOIN_TIMEOUT_S
+            )
         return not self._thread.is_alive()
 
 

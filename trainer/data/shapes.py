@@ -26,12 +26,12 @@ LAYOUT = Layout("cifar10", has_mean=True)
 _SIDE = 32
 _SUBSAMPLES = 2  # per pixel and direction, for soft edges
 _CHUNK = 500
-_CLUTTER = 3
+_CLUTTER = 2
 _KEY_DIGITS = 5
 _LABEL_STREAM, _IMAGE_STREAM = 0, 1
 
 
-def write_shapes(out: Path, seed: int, train: int, test: int) -> list[Path]:
+def write_shapes(out: Path, seed: int = 0, train: int = 50_000, test: int = 10_000) -> list[Path]:
     """Draw the set into folder `out`, as databases and mean file of CIFAR-10's names.
 
     Args:
@@ -73,7 +73,9 @@ def draw_images(seed: int, part: int, count: int) -> Iterator[tuple[int, bytes]]
     for start in range(0, count, _CHUNK):
         chunk = labels[start : start + _CHUNK]
         pixels = _draw_chunk(chunk, _Random(seed, part, _IMAGE_STREAM, start))
-        yield from ((int(label), image.tobytes()) for label, image in zip(chunk, pixels, strict=True))
+        yield from (
+            (int(label), image.tobytes()) for label, image in zip(chunk, pixels, strict=True)
+        )
 
 
 @final
@@ -101,24 +103,25 @@ def _draw_chunk(labels: NDArray[np.int_], random: _Random) -> NDArray[np.uint8]:
     """
     count = len(labels)
     background = random.uniform(0, 255, count, 3, 1, 1)
-    contrast = random.uniform(40, 140, count, 3, 1, 1)
+    contrast = random.uniform(50, 150, count, 3, 1, 1)
     foreground = background + np.where(background < 128, contrast, -contrast)
     image = background + _ramp(random, count)
-    cover = _coverage(_inside(labels, *_grid(random, count, size=(6, 12), reach=7)))
+    cover = _coverage(_inside(labels, *_grid(random, count, size=(7, 12), reach=6)))
     image += cover * (foreground - image)
     for _ in range(_CLUTTER):
         u, v = _grid(random, count, size=(1, 2.5), reach=16)
         spot = _coverage(u * u + v * v <= 1)
         image += spot * (random.uniform(0, 255, count, 3, 1, 1) - image)
-    amplitude = random.uniform(10, 50, count, 1, 1, 1)
+    amplitude = random.uniform(10, 45, count, 1, 1, 1)
     image += amplitude * random.uniform(-1, 1, count, 3, _SIDE, _SIDE)
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def _ramp(random: _Random, count: int) -> Floats:
     """Return a colour that changes evenly across the image, zero in its centre."""
-    position = (np.arange(_SIDE, dtype=np.float32) - np.float32((_SIDE - 1) / 2)) / _SIDE
-    along_x, along_y = random.uniform(-60, 60, 2, count, 3, 1, 1)
+    position: Floats = (np.arange(_SIDE, dtype=np.float32) - (_SIDE - 1) / 2) / np.float32(_SIDE)
+    along_x = random.uniform(-60, 60, count, 3, 1, 1)
+    along_y = random.uniform(-60, 60, count, 3, 1, 1)
     return along_x * position + along_y * position[:, None]
 
 
@@ -162,7 +165,8 @@ def _coverage(inside: Mask) -> Floats:
     Shape: (N, H*s, W*s) -> (N, 1, H, W).
     """
     parts = inside.reshape(len(inside), 1, _SIDE, _SUBSAMPLES, _SIDE, _SUBSAMPLES)
-    return parts.sum(axis=(3, 5), dtype=np.float32) / np.float32(_SUBSAMPLES**2)
+    cover: Floats = parts.mean(axis=(3, 5), dtype=np.float32)
+    return cover
 
 
 def _ring(u: Floats, v: Floats) -> Mask:
@@ -192,7 +196,7 @@ def _star(u: Floats, v: Floats) -> Mask:
 
 
 def _crescent(u: Floats, v: Floats) -> Mask:
-    shifted = u - np.float32(0.55)
+    shifted: Floats = u - np.float32(0.55)
     return (u * u + v * v <= 1) & (shifted * shifted + v * v > 0.6)
 
 

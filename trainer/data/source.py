@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import final
 
 import torch
-from prototxt_parser.data_spec import DataSpec
-from prototxt_parser.proto import caffe_pb2
 from torch import Tensor
 
+from prototxt_parser.data_spec import DataSpec
+from prototxt_parser.proto import caffe_pb2
 from trainer.data.datum import Image, decode_datum, parse_datum
 from trainer.data.lmdb_reader import LmdbReader
 from trainer.data.mean_file import read_mean

@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
-from prototxt_parser.proto import caffe_pb2
 
+from prototxt_parser.proto import caffe_pb2
 from trainer.data.datum import Image
 from trainer.data.mean_file import MeanImage
 from trainer.errors import DataError

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import TrainerError
+from trainer.links import Pull
 from trainer.strategies.arithmetic import Layout, elastic_center_
 
 
@@ -32,21 +33,6 @@ class Push:
     sequence: int
     iteration: int
     rate: float
-
-
-@dataclass(frozen=True)
-class Exchanged:
-    """What an exchange did.
-
-    Attributes:
-        center: The centre before it; after a repeated push, as it is now.
-        staleness: Updates by other workers since this one last saw the centre.
-        milestone: If one was passed: the workers' iterations, and the centre after the exchange.
-    """
-
-    center: Tensor
-    staleness: int
-    milestone: tuple[int, Tensor] | None
 
 
 @dataclass
@@ -80,8 +66,8 @@ class Center:
         iterations: Iterations that each worker has completed at the start.
         is_locked: One exchange at a time, so that every centre is that of some order of the
             exchanges; else several at once, as in the paper.
-        is_milestone: Whether the driver wants the centre when the sum of the workers' iterations
-            goes from the first to the second number.
+        watch: Called in every exchange with the sum of the workers' iterations before and after it
+            and the new centre, which it may only read, and only during the call.
 
     Source: Kim et al. 2016 (DeepSpark), section 3.
     """
@@ -93,13 +79,13 @@ class Center:
         iterations: Sequence[int],
         *,
         is_locked: bool = True,
-        is_milestone: Callable[[int, int], bool] = lambda before, after: False,
+        watch: Callable[[int, int, Tensor], None] = lambda before, after, center: None,
     ) -> None:
         self._parameters = parameters.detach().to("cpu", torch.float32, copy=True)
         self._layout = layout
         self._workers = [_Worker(iteration) for iteration in iterations]
         self._version = 0
-        self._is_milestone = is_milestone
+        self._watch = watch
         self._books = threading.Lock()
         self._exchanging: AbstractContextManager[object] = (
             threading.Lock() if is_locked else nullcontext()
@@ -146,8 +132,8 @@ class Center:
         with self._exchanging:
             return self._parameters.clone()
 
-    def exchange(self, push: Push, parameters: Tensor) -> Exchanged:
-        """Move the centre to `parameters`, once per push.
+    def exchange(self, push: Push, parameters: Tensor) -> Pull:
+        """Move the centre to `parameters`, once per push, and return what it was before.
 
         Raises:
             TrainerError: The push is of a replaced attempt, of another size, or not finite.
@@ -158,12 +144,10 @@ class Center:
             with self._books:
                 entry = self._enter(push)
             center = self._parameters.clone()
-            if entry.is_repeated:
-                return Exchanged(center, entry.staleness, None)
-            self._move(parameters, push.rate)
-            reached = self._is_milestone(entry.before, entry.after)
-            milestone = (entry.after, self._parameters.clone()) if reached else None
-            return Exchanged(center, entry.staleness, milestone)
+            if not entry.is_repeated:
+                self._move(parameters, push.rate)
+                self._watch(entry.before, entry.after, self._parameters)
+            return Pull(center, entry.staleness)
 
     def _enter(self, push: Push) -> _Entry:
         self.check_attempt(push.rank, push.attempt)

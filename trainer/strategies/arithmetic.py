@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from prototxt_parser.flat_parameters import Segment
 from torch import Tensor
+
+from prototxt_parser.flat_parameters import Segment
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import ClassVar, final
 
 from prototxt_parser.proto.deepspark_pb2 import DeepSparkParameter
 from prototxt_parser.text import parse_text
-
 from trainer.errors import UsageError
 from trainer.links import CenterLink
 from trainer.strategies.arithmetic import elastic_worker_, step_decay

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from prototxt_parser.text import did_you_mean
-
 from trainer.errors import UsageError
 from trainer.strategies.base import Strategy
 

@@ -1,0 +1,43 @@
+"""Log records as Caffe's log lines: `I1121 09:30:05.123456 12345 solver.cpp:218] message`."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+_SOURCES = {
+    "solvers.updater": "sgd_solver.cpp",
+    "solvers.lr_policies": "sgd_solver.cpp",
+    "solvers.snapshots": "sgd_solver.cpp",
+    "solvers": "solver.cpp",
+    "prototxt_parser": "net.cpp",
+    "trainer.data": "data_layer.cpp",
+    "trainer": "caffe.cpp",
+}
+_LEVELS = {logging.DEBUG: "I", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E"}
+
+
+class CaffeFormatter(logging.Formatter):
+    """Formats records so that parsers of Caffe's logs read them.
+
+    The file name is that of the Caffe file which prints such a message; the line is ours.
+    Source: the prefix of glog, as Caffe's tools set it up.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return prefix and message, and the traceback if there is one."""
+        stamp = time.strftime("%m%d %H:%M:%S", time.localtime(record.created))
+        microseconds = int(record.created % 1 * 1e6)
+        level = _LEVELS.get(record.levelno, "F")
+        line = (
+            f"{level}{stamp}.{microseconds:06d} {(record.process or 0) % 100000:5d} "
+            f"{_source(record.name)}:{record.lineno}] {record.getMessage()}"
+        )
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _source(logger: str) -> str:
+    name = logger
+    while name not in _SOURCES and "." in name:
+        name = name.rpartition(".")[0]
+    return _SOURCES.get(name, f"{logger.rpartition('.')[2]}.py")

@@ -1,0 +1,81 @@
+"""The programs `train` and `torrefy`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from prototxt_parser.errors import PrototxtError, WriteError
+from solvers.errors import SolverError
+
+from trainer.commands import data, train
+from trainer.errors import TrainerError, UsageError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `torrefy`; returns the exit status: 0, 1 failed, 2 bad usage or file, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="torrefy",
+        description="Train Caffe nets as PyTorch modules, in one process or on Spark.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"torrefy {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train.add_parser(commands)
+    data.add_parser(commands)
+    return _run(parser, sys.argv[1:] if argv is None else argv)
+
+
+def train_main(argv: Sequence[str] | None = None) -> int:
+    """Run `train`: the same as `torrefy train`."""
+    parser = train.make_parser("train")
+    parser.add_argument("--version", action="version", version=f"torrefy {_version()}")
+    return _run(parser, sys.argv[1:] if argv is None else argv)
+
+
+def _run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    args = parser.parse_args([_long_flag(word) for word in argv])
+    try:
+        status = int(args.run(args))
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        return _complain(error, EXIT_USAGE)
+    except (TrainerError, WriteError) as error:
+        return _complain(error, EXIT_FAILED)
+    except (PrototxtError, SolverError) as error:
+        return _complain(error, EXIT_USAGE)
+    except KeyboardInterrupt:
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        return _complain(f"{error.filename or 'input or output'}: {error.strerror}", EXIT_FAILED)
+
+
+def _long_flag(word: str) -> str:
+    """Return Caffe's spelling of a flag (`-sigint_effect=stop`) as ours (`--sigint-effect=stop`)."""
+    if not word.startswith("-") or len(word.lstrip("-")) < 2 or word.lstrip("-")[0].isdigit():
+        return word
+    flag, equals, value = word.partition("=")
+    return "--" + flag.lstrip("-").replace("_", "-") + equals + value
+
+
+def _complain(error: object, status: int) -> int:
+    logging.getLogger(__name__).debug("details", exc_info=True)
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+def _version() -> str:
+    try:
+        return version("torrefy")
+    except PackageNotFoundError:  # run from a checkout
+        return "(not installed)"

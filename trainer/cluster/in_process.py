@@ -1,0 +1,184 @@
+"""Workers that take turns in this process: deterministic, and the oracle for real clusters."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from trainer.cluster.base import Cluster, Work
+from trainer.errors import TrainerError
+from trainer.links import Control, PeerLostError, Pull, Record, Start
+from trainer.parameter_server.center import Push
+from trainer.parameter_server.desk import Desk
+from trainer.strategies.arithmetic import mean_
+from trainer.worker import WorkerTask
+
+
+@final
+class InProcessCluster(Cluster):
+    """Runs each rank in a thread of its own, one at a time, in order of rank.
+
+    A rank has the turn until it has to do with others: an averaging or an exchange with the centre.
+    So a run with a fixed seed gives the same bits every time.
+
+    Args:
+        threads: Threads that PyTorch uses meanwhile.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = self._threads_before = threads
+        self._turns = _Turns(0)
+
+    def __enter__(self) -> Self:
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        torch.set_num_threads(self._threads_before)
+
+    def run(self, work: Work, tasks: Sequence[WorkerTask], desk: Desk, *, in_group: bool) -> None:
+        """Run the tasks; see `Cluster.run`."""
+        self._turns = turns = _Turns(len(tasks))
+        meeting = _Meeting(turns, len(tasks))
+
+        def play(task: WorkerTask) -> None:
+            group = _TurnGroup(task.rank, meeting) if in_group else None
+            turns.play(task.rank, lambda: work(task, _TurnLink(desk, task.rank, turns), group))
+
+        threads = [
+            threading.Thread(target=play, args=(task,), name=f"worker {task.rank}", daemon=True)
+            for task in tasks
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if turns.failure is not None:
+            raise turns.failure
+
+    def cancel(self) -> None:
+        """End the run at the next change of turns."""
+        self._turns.fail(TrainerError("the run was cancelled"))
+
+
+@final
+class _Turns:
+    """Whose turn it is. A wait has no deadline: whoever has the turn runs in this process."""
+
+    def __init__(self, ranks: int) -> None:
+        self._playing = list(range(ranks))
+        self._position = 0
+        self._changed = threading.Condition()
+        self.failure: TrainerError | None = None
+
+    def play(self, rank: int, work: Callable[[], None]) -> None:
+        """Run a rank from its first turn to its end."""
+        try:
+            self._wait(rank)
+            work()
+        except Exception as error:  # whatever it is, the caller of `run` has to see it
+            failure = TrainerError(f"worker {rank}: {error}")
+            failure.__cause__ = error
+            self.fail(failure)
+        with self._changed:
+            self._playing.remove(rank)
+            self._position %= max(len(self._playing), 1)
+            self._changed.notify_all()
+
+    def pass_on(self, rank: int) -> None:
+        """Let the others have their turns; return when it is this rank's again."""
+        with self._changed:
+            self._position = (self._position + 1) % len(self._playing)
+            self._changed.notify_all()
+        self._wait(rank)
+
+    def fail(self, error: TrainerError) -> None:
+        """End all ranks; the first reason counts."""
+        with self._changed:
+            self.failure = self.failure or error
+            self._changed.notify_all()
+
+    def _wait(self, rank: int) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.failure is not None or self._playing[self._position] == rank
+            )
+            if self.failure is not None:
+                raise PeerLostError(str(self.failure))
+
+
+@final
+class _Meeting:
+    """Averages a tensor of every rank when the turn comes round to the first of them again."""
+
+    def __init__(self, turns: _Turns, size: int) -> None:
+        self._turns, self._size = turns, size
+        self._deposits: list[Tensor] = []
+        self._number = 0
+
+    def mean_(self, rank: int, tensor: Tensor) -> None:
+        number = self._number
+        self._deposits.append(tensor)
+        self._turns.pass_on(rank)
+        if self._number != number:
+            return
+        if len(self._deposits) != self._size:
+            raise PeerLostError("another worker has left before the averaging")
+        mean_(self._deposits)
+        self._deposits, self._number = [], number + 1
+
+
+@final
+class _TurnGroup:
+    """One rank's `Group`."""
+
+    def __init__(self, rank: int, meeting: _Meeting) -> None:
+        self._rank, self._meeting = rank, meeting
+
+    def mean_(self, tensor: Tensor) -> None:
+        self._meeting.mean_(self._rank, tensor)
+
+
+@final
+class _TurnLink:
+    """One rank's `DriverLink`: straight to the desk."""
+
+    def __init__(self, desk: Desk, rank: int, turns: _Turns) -> None:
+        self._desk, self._rank, self._turns = desk, rank, turns
+        self._attempt = self._sequence = 0
+
+    def start(self, host: str) -> Start:
+        start = self._desk.start(self._rank, host)
+        self._attempt = start.attempt
+        return start
+
+    def exchange(self, parameters: Tensor, rate: float, iteration: int) -> Pull:
+        self._sequence += 1
+        push = Push(self._rank, self._attempt, self._sequence, iteration, rate)
+        pull = self._desk.exchange(push, parameters.cpu())
+        self._turns.pass_on(self._rank)
+        return Pull(pull.center.to(parameters.device), pull.staleness)
+
+    def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
+        copies = [tensor.to("cpu", copy=True) for tensor in (parameters, *history)]
+        self._desk.publish(self._rank, self._attempt, iteration, copies[0], copies[1:])
+
+    def report(self, records: Sequence[Record]) -> Control:
+        return self._desk.report(self._rank, self._attempt, records)
+
+    def finish(self) -> None:
+        self._desk.finish(self._rank, self._attempt)
+
+    def fail(self, message: str, details: str, *, is_lost_peer: bool) -> None:
+        self._desk.fail(self._rank, self._attempt, message, details, is_lost_peer)

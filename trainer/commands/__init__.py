@@ -1,0 +1,1 @@
+"""What the subcommands of `torrefy` do, one module each."""

@@ -1,0 +1,108 @@
+"""Running a recipe from start to end: data, log, metrics, progress, signals."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from solvers import Solver
+
+from trainer.caffe_log import CaffeFormatter
+from trainer.data.feed import open_feed
+from trainer.describe import metrics_path
+from trainer.metrics import MetricsCallback, MetricsFile
+from trainer.plan import DistributedPlan
+from trainer.progress import ProgressBar
+from trainer.recipe import Recipe
+from trainer.signals import SignalPoll
+
+logger = logging.getLogger(__name__)
+
+
+def launch(
+    recipe: Recipe,
+    plan: DistributedPlan | None,
+    *,
+    device: str,
+    seed: int,
+    data_dir: Path | None,
+    snapshot: str | None,
+    poll: SignalPoll,
+    log_to_file: bool,
+    log_to_terminal: bool,
+) -> None:
+    """Train a recipe to its `max_iter`.
+
+    Args:
+        recipe: Net and solver.
+        plan: How workers run it; None for one process.
+        device: PyTorch device of the driver's nets.
+        seed: Of fillers, Dropout and random transforms.
+        data_dir: Where to look for databases that are not where the net says.
+        snapshot: State to resume, or None.
+        poll: Signals.
+        log_to_file: Write Caffe's log lines beside the snapshots.
+        log_to_terminal: Write them to standard error even if that is a terminal; elsewhere they
+            always go there.
+
+    Raises:
+        PrototxtError, SolverError, TrainerError: Something cannot be built, read or written.
+    """
+    prefix = Path(recipe.param.snapshot_prefix)
+    shows_bar = sys.stderr.isatty()
+    if log_to_file:
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        log = Path(f"{prefix}_train.log") if log_to_file else None
+        stack.enter_context(_log_lines(log, to_terminal=log_to_terminal or not shows_bar))
+        solver = Solver(
+            recipe.param,
+            partial(open_feed, seed=seed, data_dir=data_dir),
+            net=recipe.net,
+            device=device,
+            seed=seed,
+        )
+        stack.callback(solver.close)
+        if snapshot is not None:
+            logger.info("Resuming from %s", snapshot)
+            solver.restore(snapshot)
+        metrics = MetricsFile(metrics_path(recipe.param), recipe.batch_size)
+        stack.callback(metrics.close)
+        solver.callbacks.append(MetricsCallback(metrics))
+        if shows_bar:
+            bar = ProgressBar(recipe.param.max_iter, solver.iteration)
+            stack.callback(bar.close)
+            solver.callbacks.append(bar)
+        stack.enter_context(poll.installed())
+        logger.info("Starting Optimization")
+        if plan is None:
+            solver.poll = poll
+            solver.solve()
+        else:
+            raise NotImplementedError
+        logger.info("Optimization Done.")
+
+
+@contextmanager
+def _log_lines(path: Path | None, *, to_terminal: bool) -> Iterator[None]:
+    """Send log records, as Caffe's lines, to a file and to standard error."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()] if to_terminal else []
+    if path is not None:
+        handlers.append(logging.FileHandler(path))
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(CaffeFormatter())
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,235 @@
+"""The loop that every worker runs, whatever the cluster and the strategy."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import torch
+
+from prototxt_parser.definition import NetDefinition
+from prototxt_parser.errors import PrototxtError
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
+from solvers import Action, Callback, Feed, Solver, SolverError
+from trainer.data.feed import open_feed
+from trainer.errors import TrainerError
+from trainer.links import Control, DriverLink, Group, PeerLostError, Start
+from trainer.plan import DistributedPlan, Milestones
+from trainer.strategies import Replica, get_strategy
+from trainer.strategies.arithmetic import Layout
+
+# A worker tells the driver how far it is, and learns whether to stop, this often.
+_BEAT_S = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """One worker's part of a run, as it travels: nothing in it is open.
+
+    Attributes:
+        rank: Which worker.
+        plan: The run.
+        milestones: When the driver wants the state of a synchronous run.
+        param: The solver's settings; the driver displays, tests and takes snapshots, not the worker.
+        net: The net to train.
+    """
+
+    rank: int
+    plan: DistributedPlan
+    milestones: Milestones
+    param: SolverParameter
+    net: NetDefinition
+
+
+def run_worker(task: WorkerTask, driver: DriverLink, group: Group | None) -> None:
+    """Train one worker's share.
+
+    Args:
+        task: What to do.
+        driver: Connection to the driver.
+        group: The other workers of a synchronous run; None in an asynchronous one.
+    """
+    try:
+        start = driver.start(socket.gethostname())
+        with closing(_build_solver(task, start)) as solver:
+            _Loop(task, solver, driver, group).run()
+        driver.finish()
+    except Exception as error:
+        _tell(driver, error)
+        raise
+
+
+def settle_rate(solver: Solver) -> None:
+    """Bring the state of a stepwise learning rate up to the solver's iteration."""
+    step = -1
+    while solver.current_step != step:
+        step = solver.current_step
+        _ = solver.lr
+
+
+@final
+class _Loop(Callback):
+    """Local phases and exchanges, until the share is done or the driver says stop."""
+
+    def __init__(
+        self, task: WorkerTask, solver: Solver, driver: DriverLink, group: Group | None
+    ) -> None:
+        plan = task.plan
+        self._plan, self._rank, self._milestones = plan, task.rank, task.milestones
+        self._solver, self._driver, self._group = solver, driver, group
+        self._strategy = get_strategy(plan.strategy)(plan.options)
+        self._layout = Layout.of(solver.net.flat.segments)
+        self._end = plan.share(task.rank, plan.max_iter)
+        self._progress = plan.start_iteration
+        self._samples = _batch_size(solver) * solver.param.iter_size
+        self._losses: list[float] = []
+        self._records: list[Mapping[str, Any]] = []
+        self._last_beat = time.monotonic()
+        self._control = Control()
+        solver.callbacks.append(self)
+        solver.poll = lambda: Action.STOP if self._control.stop else Action.NONE
+
+    def run(self) -> None:
+        """Alternate phases and exchanges."""
+        while self._group is not None or not self._is_done:
+            started = time.monotonic()
+            self._losses = []
+            self._solver.advance(min(self._plan.options.sync_interval, self._left))
+            computed = time.monotonic()
+            staleness = self._exchange()
+            self._note(computed - started, time.monotonic() - computed, staleness)
+            if self._group is not None and self._is_done_together(self._group):
+                break
+        self._beat()
+
+    def on_iteration(self, solver: Solver, loss: float) -> None:
+        """Count the loss; let the driver hear of this worker now and then."""
+        self._losses.append(loss)
+        if time.monotonic() - self._last_beat >= _BEAT_S:
+            self._records.append(
+                {
+                    "kind": "progress",
+                    "iteration": solver.iteration,
+                    "samples": solver.iteration * self._samples,
+                    "loss": loss,
+                }
+            )
+            self._beat()
+
+    @property
+    def _left(self) -> int:
+        return self._end - self._solver.iteration
+
+    @property
+    def _is_done(self) -> bool:
+        return self._left <= 0 or self._control.stop
+
+    def _exchange(self) -> int:
+        solver = self._solver
+        replica = Replica(solver.net.flat.data, solver.history, self._layout, solver.iteration)
+        return self._strategy.exchange(replica, self._group or self._driver)
+
+    def _note(self, compute_s: float, exchange_s: float, staleness: int) -> None:
+        solver, losses = self._solver, self._losses
+        self._records.append(
+            {
+                "kind": "exchange",
+                "iteration": solver.iteration,
+                "samples": solver.iteration * self._samples,
+                "loss": sum(losses) / len(losses) if losses else None,
+                "lr": self._lr(),
+                "compute_s": compute_s,
+                "exchange_s": exchange_s,
+                "staleness": staleness,
+            }
+        )
+        if time.monotonic() - self._last_beat >= _BEAT_S:
+            self._beat()
+
+    def _lr(self) -> float:
+        """Return the next rate; looking must not move a stepwise policy on."""
+        step = self._solver.current_step
+        rate = self._solver.lr
+        self._solver.current_step = step
+        return rate
+
+    def _beat(self) -> None:
+        self._control = self._driver.report(self._records)
+        self._records = []
+        self._last_beat = time.monotonic()
+
+    def _is_done_together(self, group: Group) -> bool:
+        """Agree with the other workers on progress and end; rank 0 publishes what is wanted."""
+        state = [self._solver.iteration, self._control.stop, self._left > 0]
+        means = torch.tensor(state, dtype=torch.float64)
+        group.mean_(means)
+        iterations, stopping, working = (means * self._plan.num_workers).round().int().tolist()
+        before, self._progress = self._progress, self._plan.progress(iterations)
+        is_done = stopping > 0 or working == 0
+        is_wanted = self._milestones.is_any(before, self._progress) or self._control.publish
+        if self._rank == 0 and (is_done or is_wanted):
+            solver = self._solver
+            self._driver.publish(self._progress, solver.net.flat.data, solver.history)
+        return is_done
+
+
+def _build_solver(task: WorkerTask, start: Start) -> Solver:
+    plan = task.plan
+    solver = Solver(
+        task.param,
+        partial(
+            open_feed,
+            seed=plan.seed,
+            rank=task.rank,
+            world_size=plan.num_workers,
+            data_dir=plan.data_dir,
+        ),
+        net=task.net,
+        device=_device(plan.device, task.rank),
+        seed=plan.seed + task.rank,
+        with_test_nets=False,
+        lr_stride=plan.lr_stride,
+    )
+    solver.net.flat.data.copy_(start.parameters)
+    for slot, values in zip(solver.history, start.history, strict=False):
+        slot.copy_(values)
+    if start.iteration:
+        solver.iteration = start.iteration
+        settle_rate(solver)
+        _skip(solver.feed, start.iteration * solver.param.iter_size)
+    return solver
+
+
+def _skip(feed: Feed, batches: int) -> None:
+    """Pass the batches that the iterations before a restart have used."""
+    for _ in range(batches):
+        feed.next()
+
+
+def _device(name: str, rank: int) -> str:
+    if name != "cuda":
+        return name
+    if not torch.cuda.is_available():
+        raise TrainerError(f"no GPU that PyTorch can use on {socket.gethostname()}")
+    return f"cuda:{rank % torch.cuda.device_count()}"
+
+
+def _batch_size(solver: Solver) -> int:
+    """Return the images of a batch; 0 for a net that reads no data."""
+    return next((shape[0] for shape in solver.feed.shapes.values()), 0)
+
+
+def _tell(driver: DriverLink, error: Exception) -> None:
+    """Report the reason for the end, if the driver still listens."""
+    is_ours = isinstance(error, PrototxtError | SolverError | TrainerError)
+    message = str(error) if is_ours else f"{type(error).__name__}: {error}"
+    try:
+        driver.fail(message, traceback.format_exc(), is_lost_peer=isinstance(error, PeerLostError))
+    except TrainerError as unheard:
+        error.add_note(f"the driver could not be told: {unheard}")
