@@ -1,9 +1,9 @@
 """Caffe net and solver definitions in, PyTorch modules out.
 
-    definition = read_net("lenet.prototxt")
-    net = build_net(definition, "TEST", input_shapes={"data": (1, 1, 28, 28), "label": (1,)})
-    load_weights(net, "lenet_iter_10000.caffemodel")
-    outputs = net({"data": images, "label": labels})
+definition = read_net("lenet.prototxt")
+net = build_net(definition, "TEST", input_shapes={"data": (1, 1, 28, 28), "label": (1,)})
+load_weights(net, "lenet_iter_10000.caffemodel")
+outputs = net({"data": images, "label": labels})
 """
 
 from prototxt_parser.build import build_net as build_net

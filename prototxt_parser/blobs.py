@@ -70,7 +70,8 @@ def blob_chunks(tensor: Tensor, diff: Tensor | None = None) -> list[Chunk]:
     for number, values in ((_DATA_FIELD, tensor), (_DIFF_FIELD, diff)):
         if values is not None:
             array = values.detach().to("cpu", torch.float32).contiguous().numpy()
-            chunks += field(number, [memoryview(array.astype("<f4", copy=False).reshape(-1).view("u1"))])
+            payload = array.astype("<f4", copy=False).reshape(-1).view(np.uint8)
+            chunks += field(number, [payload.data])
     return [*chunks, *field(_SHAPE_FIELD, [shape])]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from prototxt_parser.data_spec import DataSpec
 from prototxt_parser.definition import NetDefinition
-from prototxt_parser.errors import LayerError, PrototxtError
+from prototxt_parser.errors import LayerError
 from prototxt_parser.flat_parameters import Slot
 from prototxt_parser.layers.base import Layer, LayerContext
 from prototxt_parser.layers.data import SourceLayer
@@ -88,9 +88,7 @@ def build_for_state(
 ) -> Net:
     """Build the net for a complete state (phase, level and all stages); see `build_net`."""
     split = insert_splits(filter_net(_as_definition(definition), state))
-    context = LayerContext(
-        state.phase, random or RandomSource(), dtype, dict(input_shapes or {})
-    )
+    context = LayerContext(state.phase, random or RandomSource(), dtype, dict(input_shapes or {}))
     builder = _Builder(split, context)
     for index in range(len(split.param.layer)):
         builder.add(index)
@@ -275,14 +273,13 @@ def _check_shareable(
 
 def _merge_multipliers(group: _Group, step: Step, spec: caffe_pb2.ParamSpec) -> None:
     for name, value in (("lr_mult", spec.lr_mult), ("decay_mult", spec.decay_mult)):
-        if spec.HasField(name):  # type: ignore[arg-type]
-            if group.multipliers.setdefault(name, value) != value:
-                raise step.located(
-                    LayerError(
-                        f"Shared param '{spec.name}' has mismatched {name}: "
-                        f"{group.multipliers[name]} and {value}"
-                    )
+        if spec.HasField(name) and group.multipliers.setdefault(name, value) != value:
+            raise step.located(
+                LayerError(
+                    f"Shared param '{spec.name}' has mismatched {name}: "
+                    f"{group.multipliers[name]} and {value}"
                 )
+            )
 
 
 def _slot(group: _Group) -> Slot:
@@ -295,5 +292,3 @@ def _slot(group: _Group) -> Slot:
         group.multipliers.get("decay_mult", 1.0),
         layer.blob_names[group.index] in layer.statistics,
     )
-
-

@@ -134,7 +134,9 @@ class Net(nn.Module):
     @property
     def loss_weights(self) -> dict[str, float]:
         """Loss weight of every blob that has one."""
-        pairs = [pair for step in self.steps for pair in zip(step.tops, step.loss_weights, strict=True)]
+        pairs = [
+            pair for step in self.steps for pair in zip(step.tops, step.loss_weights, strict=True)
+        ]
         return {top: weight for top, weight in pairs if weight}
 
     @property
@@ -177,7 +179,9 @@ class Net(nn.Module):
         seeds += (top_diffs or {}).values()
         pairs = [pair for pair in zip(roots, seeds, strict=True) if pair[0].requires_grad]
         if self._flat is not None:
-            _ = self._flat.grad  # makes every parameter's gradient a view before autograd adds to it
+            _ = (
+                self._flat.grad
+            )  # makes every parameter's gradient a view before autograd adds to it
         if pairs:
             torch.autograd.backward([root for root, _ in pairs], [seed for _, seed in pairs])
 
@@ -210,7 +214,7 @@ class Net(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert as every module does, then make the parameters views again."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._flat is not None:
             self._flat = self._flat.rebuilt()
         return self
@@ -221,11 +225,8 @@ class Net(nn.Module):
                 continue
             missing = [top for top in step.tops if top not in inputs]
             if missing:
-                raise step.located(
-                    LayerError(
-                        f"no input for blob {', '.join(missing)}; received {sorted(inputs) or 'none'}"
-                    )
-                )
+                names = f"{', '.join(missing)}; received {sorted(inputs) or 'none'}"
+                raise step.located(LayerError(f"no input for blob {names}"))
             for top in step.tops:
                 value = _fast_layout(inputs.pop(top).to(self._like()))
                 if self._force_backward:

@@ -42,9 +42,7 @@ def convolution_size(size: int, kernel: int, stride: int, pad: int, dilation: in
     return int((size + 2 * pad - extent) / stride) + 1
 
 
-def pooling_size(
-    size: int, kernel: int, stride: int, pad: int, *, ceil: bool, trim: bool
-) -> int:
+def pooling_size(size: int, kernel: int, stride: int, pad: int, *, ceil: bool, trim: bool) -> int:
     """Return the output size of a pooling along one axis.
 
     Args:

@@ -69,8 +69,9 @@ def layer_positions(text: str) -> list[tuple[int, int]]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean "a" or "b"?` with the names most like `name`, or nothing."""
     # Likeness costs the product of the lengths, and no name of ours is that long.
-    near = difflib.get_close_matches(name[:_LONGEST_QUOTE], sorted(known), n=2, cutoff=0.75)
-    choice = " or ".join(f'"{other}"' for other in near)
+    spelled = {other.lower(): other for other in sorted(known)}
+    near = difflib.get_close_matches(name[:_LONGEST_QUOTE].lower(), spelled, n=2, cutoff=0.75)
+    choice = " or ".join(f'"{spelled[other]}"' for other in near)
     return f"; did you mean {choice}?" if choice else ""
 
 

@@ -84,7 +84,9 @@ def _matching_blobs(
             try:
                 value = blob_to_tensor(blob)
             except LayerError as error:
-                raise PrototxtError(f'{path}: layer "{source.name}", blob {index}: {error}') from error
+                raise PrototxtError(
+                    f'{path}: layer "{source.name}", blob {index}: {error}'
+                ) from error
             if not _shapes_agree(value, target, legacy=is_legacy(blob)):
                 raise PrototxtError(mismatch(path, source.name, index, value, target))
             yield target, value

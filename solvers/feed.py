@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from prototxt_parser.data_spec import DataSpec
 from torch import Tensor
+
+from prototxt_parser.data_spec import DataSpec
 
 
 class Feed(Protocol):

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
-
 from solvers.errors import SolverError
 
 logger = logging.getLogger(__name__)
@@ -34,12 +33,12 @@ def exp(param: SolverParameter, iteration: int) -> float:
 
 def inv(param: SolverParameter, iteration: int) -> float:
     """base_lr · (1 + gamma · iteration)^-power."""
-    return param.base_lr * (1 + param.gamma * iteration) ** -param.power
+    return float(param.base_lr * (1 + param.gamma * iteration) ** -param.power)
 
 
 def poly(param: SolverParameter, iteration: int) -> float:
     """base_lr · (1 - iteration / max_iter)^power; 0 beyond max_iter."""
-    return param.base_lr * max(0.0, 1 - iteration / param.max_iter) ** param.power
+    return float(param.base_lr * max(0.0, 1 - iteration / param.max_iter) ** param.power)
 
 
 def sigmoid(param: SolverParameter, iteration: int) -> float:
@@ -95,9 +94,7 @@ class LearningRate:
         boundaries = self._param.stepvalue
         if self.current_step < len(boundaries) and iteration >= boundaries[self.current_step]:
             self.current_step += 1
-            logger.info(
-                "MultiStep Status: Iteration %d, step = %d", iteration, self.current_step
-            )
+            logger.info("MultiStep Status: Iteration %d, step = %d", iteration, self.current_step)
         return self._param.base_lr * self._param.gamma**self.current_step
 
 

@@ -11,7 +11,6 @@ from prototxt_parser.definition import NetDefinition
 from prototxt_parser.files import read_net
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
-
 from solvers.errors import SolverError
 
 _TRAIN_FIELDS = ("train_net_param", "train_net", "net_param", "net")
@@ -59,7 +58,7 @@ def train_choice(param: SolverParameter, net: NetDefinition | None = None) -> Ne
 
 
 def _train_definition(param: SolverParameter) -> NetDefinition:
-    given = [name for name in _TRAIN_FIELDS if param.HasField(name)]  # type: ignore[arg-type]
+    given = [name for name in _TRAIN_FIELDS if param.HasField(name)]
     if not given:
         raise SolverError(
             "SolverParameter must specify a train net using one of these fields: "
@@ -113,7 +112,7 @@ def _generic_definition(param: SolverParameter) -> NetDefinition | None:
 
 
 def _merged(
-    phase: caffe_pb2.Phase.ValueType, definition: NetDefinition, override: caffe_pb2.NetState
+    phase: caffe_pb2.Phase, definition: NetDefinition, override: caffe_pb2.NetState
 ) -> caffe_pb2.NetState:
     """Merge states as protobuf does: set values replace, stages add up."""
     state = caffe_pb2.NetState(phase=phase)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+
 from prototxt_parser.errors import PrototxtError
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from prototxt_parser.shapes import shape_text
 from prototxt_parser.weights import load_weights, save_weights
 from prototxt_parser.weights_hdf5 import save_hdf5
-from torch import Tensor
-
 from solvers.errors import SolverError
 from solvers.state_files import (
     SolverState,

@@ -9,16 +9,17 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from prototxt_parser.build import build_for_state, data_specs
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.net import Net
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from prototxt_parser.random_source import RandomSource
 from prototxt_parser.weights import load_weights
-from torch import Tensor
-
 from solvers.callbacks import Action, Callback
 from solvers.feed import Feed, FeedOpener
 from solvers.log_format import output_line
@@ -314,7 +315,7 @@ class Solver:
 class _NoFeed:
     """Batches of a net without data layers: nothing; its Input layers are fed by the caller."""
 
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     def next(self) -> dict[str, Tensor]:
         return {}
@@ -332,5 +333,3 @@ class _NoFeed:
 def _weight_files(param: SolverParameter) -> list[str]:
     """Return the files of the `weights` field: repeated, each a comma-separated list."""
     return [name.strip() for entry in param.weights for name in entry.split(",") if name.strip()]
-
-

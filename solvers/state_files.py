@@ -16,12 +16,12 @@ import h5py
 import numpy as np
 import torch
 from google.protobuf.message import DecodeError
+from torch import Tensor
+
 from prototxt_parser.atomic import atomic_path, atomic_write
 from prototxt_parser.blobs import blob_chunks, blob_to_tensor, field
 from prototxt_parser.errors import PrototxtError
 from prototxt_parser.proto import caffe_pb2
-from torch import Tensor
-
 from solvers.errors import SolverError
 
 _HISTORY = 3  # field number in SolverState
@@ -122,7 +122,7 @@ def history_blobs(history: Sequence[Tensor], split: Any) -> list[Tensor]:
 
 
 def resume_path(state_path: Path) -> Path:
-    """Return the path of the file beside a state: `x_iter_5.solverstate` → `x_iter_5.resume.json`."""
+    """Return the path of the file beside a state: `x.solverstate` → `x.resume.json`."""
     name = state_path.name.removesuffix(".h5").removesuffix(".solverstate")
     return state_path.with_name(f"{name}.resume.json")
 

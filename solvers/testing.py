@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from prototxt_parser.net import Net
 from torch import Tensor
 
+from prototxt_parser.net import Net
 from solvers.feed import Feed
 from solvers.log_format import output_line
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from torch import Tensor
 
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers.errors import SolverError
 
 Rule = Callable[[Tensor, Sequence[Tensor], float, int, SolverParameter], None]
@@ -22,7 +22,7 @@ Rule = Callable[[Tensor, Sequence[Tensor], float, int, SolverParameter], None]
 def sgd(
     g: Tensor, history: Sequence[Tensor], rate: float, iteration: int, param: SolverParameter
 ) -> None:
-    """h ← μh + r·g; subtract h.
+    """H ← μh + r·g; subtract h.
 
     Differs from PyTorch: the rate is inside the momentum buffer.
     Source: caffe/src/caffe/solvers/sgd_solver.cpp, SGDSolver::ComputeUpdateValue.
@@ -36,7 +36,7 @@ def sgd(
 def nesterov(
     g: Tensor, history: Sequence[Tensor], rate: float, iteration: int, param: SolverParameter
 ) -> None:
-    """h' = h; h ← μh + r·g; subtract (1 + μ)h - μh'.
+    """H' = h; h ← μh + r·g; subtract (1 + μ)h - μh'.
 
     Source: caffe/src/caffe/solvers/nesterov_solver.cpp, NesterovSolver::ComputeUpdateValue.
     """
@@ -50,7 +50,7 @@ def nesterov(
 def adagrad(
     g: Tensor, history: Sequence[Tensor], rate: float, iteration: int, param: SolverParameter
 ) -> None:
-    """h ← h + g²; subtract r·g / (√h + δ).
+    """H ← h + g²; subtract r·g / (√h + δ).
 
     Source: caffe/src/caffe/solvers/adagrad_solver.cpp, AdaGradSolver::ComputeUpdateValue.
     """
@@ -63,7 +63,7 @@ def adagrad(
 def rmsprop(
     g: Tensor, history: Sequence[Tensor], rate: float, iteration: int, param: SolverParameter
 ) -> None:
-    """h ← ρh + (1 - ρ)g²; subtract r·g / (√h + δ), ρ = rms_decay.
+    """H ← ρh + (1 - ρ)g²; subtract r·g / (√h + δ), ρ = rms_decay.
 
     Source: caffe/src/caffe/solvers/rmsprop_solver.cpp, RMSPropSolver::ComputeUpdateValue.
     """
@@ -76,7 +76,7 @@ def rmsprop(
 def adadelta(
     g: Tensor, history: Sequence[Tensor], rate: float, iteration: int, param: SolverParameter
 ) -> None:
-    """h ← μh + (1 - μ)g²; v = g·√((k + δ) / (h + δ)); k ← μk + (1 - μ)v²; subtract r·v.
+    """H ← μh + (1 - μ)g²; v = g·√((k + δ) / (h + δ)); k ← μk + (1 - μ)v²; subtract r·v.
 
     Source: caffe/src/caffe/solvers/adadelta_solver.cpp, AdaDeltaSolver::ComputeUpdateValue.
     """
@@ -92,7 +92,7 @@ def adadelta(
 def adam(
     g: Tensor, history: Sequence[Tensor], rate: float, iteration: int, param: SolverParameter
 ) -> None:
-    """m ← β₁m + (1 - β₁)g; v ← β₂v + (1 - β₂)g²; subtract r·c·m / (√v + δ).
+    """M ← β₁m + (1 - β₁)g; v ← β₂v + (1 - β₂)g²; subtract r·c·m / (√v + δ).
 
     c = √(1 - β₂ᵗ) / (1 - β₁ᵗ), t = iteration + 1. β₁ is `momentum`, 0 unless set.
     Differs from PyTorch: δ is added to the uncorrected root.

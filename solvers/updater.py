@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from prototxt_parser.flat_parameters import FlatParameters, Segment
-from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from torch import Tensor
 
+from prototxt_parser.flat_parameters import FlatParameters, Segment
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers.errors import SolverError
 from solvers.update_rules import solver_type
 
@@ -63,9 +63,7 @@ class Updater:
         for run in self._runs:
             self._regularize(data[run.place], grad[run.place], run.decay_mult)
             history = [slot[run.place] for slot in self.history]
-            self._type.rule(
-                grad[run.place], history, rate * run.lr_mult, iteration, self._param
-            )
+            self._type.rule(grad[run.place], history, rate * run.lr_mult, iteration, self._param)
         data.sub_(grad)
 
     def _clip(self, grad: Tensor) -> None:

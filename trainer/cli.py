@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from prototxt_parser.errors import PrototxtError, WriteError
 from solvers.errors import SolverError
-
 from trainer.commands import data, train
 from trainer.errors import TrainerError, UsageError
 
@@ -61,7 +59,7 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
 
 
 def _long_flag(word: str) -> str:
-    """Return Caffe's spelling of a flag (`-sigint_effect=stop`) as ours (`--sigint-effect=stop`)."""
+    """Return Caffe's spelling of a flag, `-sigint_effect=stop`, as ours, `--sigint-effect=stop`."""
     if not word.startswith("-") or len(word.lstrip("-")) < 2 or word.lstrip("-")[0].isdigit():
         return word
     flag, equals, value = word.partition("=")
@@ -69,7 +67,6 @@ def _long_flag(word: str) -> str:
 
 
 def _complain(error: object, status: int) -> int:
-    logging.getLogger(__name__).debug("details", exc_info=True)
     print(f"error: {error}", file=sys.stderr)  # noqa: T201
     return status
 

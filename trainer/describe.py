@@ -7,7 +7,6 @@ from pathlib import Path
 
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers.settings import train_choice
-
 from trainer.plan import DistributedPlan
 from trainer.recipe import Recipe
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from prototxt_parser.proto.caffe_pb2 import SolverParameter
 
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from trainer.errors import UsageError
 
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from solvers import Solver
-
 from trainer.caffe_log import CaffeFormatter
 from trainer.data.feed import open_feed
 from trainer.describe import metrics_path

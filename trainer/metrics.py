@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from solvers import Callback, Solver
-
 from trainer.errors import TrainerError
 
 

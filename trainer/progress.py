@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Never
+
+from tqdm import tqdm
 
 from solvers import Callback, Solver
-from tqdm import tqdm
 
 
 class ProgressBar(Callback):
@@ -17,7 +19,7 @@ class ProgressBar(Callback):
     """
 
     def __init__(self, total: int, done: int) -> None:
-        self._bar: tqdm[None] = tqdm(total=total, initial=done, unit="it", dynamic_ncols=True)
+        self._bar: tqdm[Never] = tqdm(total=total, initial=done, unit="it", dynamic_ncols=True)
         self._values: dict[str, str] = {}
 
     def on_iteration(self, solver: Solver, loss: float) -> None:

@@ -13,7 +13,6 @@ from prototxt_parser.layers.registry import layer_class
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from prototxt_parser.state import filter_net
 from solvers.settings import train_choice
-
 from trainer.errors import UsageError
 
 _NET_SUFFIXES = ("_train_test", "_train_val", "_deploy", "_train", "_test")
@@ -40,7 +39,9 @@ class Recipe:
     def batch_size(self) -> int:
         """Images per iteration: batch size times iter_size; 0 for a net without a database."""
         choice = train_choice(self.param, self.net)
-        sizes = [spec.param.data_param.batch_size for spec in data_specs(choice.definition, choice.state)]
+        sizes = [
+            spec.param.data_param.batch_size for spec in data_specs(choice.definition, choice.state)
+        ]
         return max(sizes, default=0) * self.param.iter_size
 
 
@@ -70,7 +71,7 @@ def read_recipe(net: str | None, solver: str | None, out: Path | None) -> Recipe
         definition = None
     if definition is not None:
         for name in _NET_FIELDS:
-            param.ClearField(name)  # type: ignore[arg-type]
+            param.ClearField(name)
     if out is not None:
         param.snapshot_prefix = str(out / Path(param.snapshot_prefix).name)
     return Recipe(path, param, definition, tuple(notes))
@@ -99,7 +100,7 @@ def _solver_beside(net: Path, *, by_name: bool) -> Path:
 
 
 def _is_trainable(definition: NetDefinition, param: SolverParameter) -> bool:
-    """Return whether the TRAIN net has a loss; unknown layers are left for the builder to report."""
+    """Return whether the TRAIN net has a loss; unknown layers are left to the builder."""
     state = train_choice(SolverParameter(train_state=param.train_state), definition).state
     for layer in filter_net(definition, state).param.layer:
         try:

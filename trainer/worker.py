@@ -36,7 +36,7 @@ class WorkerTask:
         rank: Which worker.
         plan: The run.
         milestones: When the driver wants the state of a synchronous run.
-        param: The solver's settings; the driver displays, tests and takes snapshots, not the worker.
+        param: The solver's settings, without what the driver does: display, test, snapshot.
         net: The net to train.
     """
 
@@ -171,7 +171,7 @@ class _Loop(Callback):
         group.mean_(means)
         iterations, stopping, working = (means * self._plan.num_workers).round().int().tolist()
         before, self._progress = self._progress, self._plan.progress(iterations)
-        is_done = stopping > 0 or working == 0
+        is_done = bool(stopping > 0 or working == 0)
         is_wanted = self._milestones.is_any(before, self._progress) or self._control.publish
         if self._rank == 0 and (is_done or is_wanted):
             solver = self._solver

@@ -54,9 +54,7 @@ class BatchNorm(Elementwise):
             )
         norm = param.batch_norm_param
         self.uses_global_stats = (
-            norm.use_global_stats
-            if norm.HasField("use_global_stats")
-            else context.phase == _TEST
+            norm.use_global_stats if norm.HasField("use_global_stats") else context.phase == _TEST
         )
         zero = caffe_pb2.FillerParameter()
         self.channels = bottoms[0][1]

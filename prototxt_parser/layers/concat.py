@@ -42,7 +42,8 @@ class Concat(Layer):
         first = bottoms[0]
         before, after = first[: self.axis], first[self.axis + 1 :]
         if any(
-            len(shape) != len(first) or (shape[: self.axis], shape[self.axis + 1 :]) != (before, after)
+            len(shape) != len(first)
+            or (shape[: self.axis], shape[self.axis + 1 :]) != (before, after)
             for shape in bottoms
         ):
             raise LayerError(

@@ -108,7 +108,9 @@ class Convolution(Layer):
 
     def _convolve(self, x: Tensor) -> Tensor:
         top_shape = self.top_shapes([tuple(x.shape)])[0]
-        batch = x if self.axis == 1 else x.reshape(count(x.shape, 0, self.axis), *x.shape[self.axis :])
+        batch = (
+            x if self.axis == 1 else x.reshape(count(x.shape, 0, self.axis), *x.shape[self.axis :])
+        )
         bias = self.bias if len(self.blobs) > 1 else None
         match self.spatial:
             case 2:
@@ -153,7 +155,7 @@ def per_axis(
     values = tuple(getattr(conv, name))
     stem = name.removesuffix("_size")
     height, width = f"{stem}_h", f"{stem}_w"
-    if stem != "dilation" and (conv.HasField(height) or conv.HasField(width)):  # type: ignore[arg-type]
+    if stem != "dilation" and (conv.HasField(height) or conv.HasField(width)):
         if values:
             raise LayerError(f"Either {name} or {stem}_h/w should be specified; not both.")
         if spatial != 2:

@@ -145,8 +145,13 @@ class ContrastiveLoss(Layer):
         if settings.legacy_version:
             apart = (settings.margin - square).clamp(min=0)
         else:
-            apart = (settings.margin - _Distance.apply(square)).clamp(min=0).square()
+            apart = (settings.margin - _distance(square)).clamp(min=0).square()
         return torch.where(similar, square, apart).sum() / (2 * number)
+
+
+def _distance(square: Tensor) -> Tensor:
+    root: Tensor = _Distance.apply(square)  # type: ignore[no-untyped-call]
+    return root
 
 
 class _Distance(torch.autograd.Function):
@@ -161,4 +166,5 @@ class _Distance(torch.autograd.Function):
     @staticmethod
     def backward(context: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
         (root,) = context.saved_tensors  # type: ignore[attr-defined]
-        return gradients[0] / (2 * (root + _SMALL_DISTANCE))
+        gradient: Tensor = gradients[0] / (2 * (root + _SMALL_DISTANCE))
+        return gradient

@@ -34,7 +34,7 @@ class Pooling(Layer):
     padding counts and overhang does not.
     STOCHASTIC is refused: Caffe has it on the GPU only.
     Differs from PyTorch: ceil is the default; with pad 0 and stride > kernel Caffe keeps a last
-    window that holds no pixel (MAX -FLT_MAX; AVE 0 here, undefined in Caffe); NaN is not propagated.
+    window that holds no pixel (MAX -FLT_MAX; AVE 0 here, undefined in Caffe); NaN does not spread.
     Source: caffe/src/caffe/layers/pooling_layer.cpp, PoolingLayer.
     """
 
@@ -59,7 +59,7 @@ class Pooling(Layer):
     def _check_forms(self) -> None:
         pool = self.pool
         names = ("kernel_size", "kernel_h", "kernel_w")
-        given = [name for name in names if pool.HasField(name)]  # type: ignore[arg-type]
+        given = [name for name in names if pool.HasField(name)]
         if self.is_global and given:
             raise LayerError("With Global_pooling: true Filter size cannot be specified")
         if not self.is_global and given not in (["kernel_size"], ["kernel_h", "kernel_w"]):
@@ -168,18 +168,16 @@ class Pooling(Layer):
         return (starts + kernel).clamp(max=size + self.pad[axis]).sub(starts).clamp(min=1)
 
 
-def _pair(
-    pool: caffe_pb2.PoolingParameter, name: str, default: int | None
-) -> tuple[int, int]:
+def _pair(pool: caffe_pb2.PoolingParameter, name: str, default: int | None) -> tuple[int, int]:
     """Return a (height, width) setting given as one number or as `_h` and `_w`."""
     square = "kernel_size" if name == "kernel" else name
     height, width = f"{name}_h", f"{name}_w"
-    pair = [field for field in (height, width) if pool.HasField(field)]  # type: ignore[arg-type]
-    if len(pair) == 1 or (pair and pool.HasField(square)):  # type: ignore[arg-type]
+    pair = [field for field in (height, width) if pool.HasField(field)]
+    if len(pair) == 1 or (pair and pool.HasField(square)):
         raise LayerError(
             f"{name} is {square} OR {height} and {width}; not both, and never one of the pair alone"
         )
     if pair:
         return getattr(pool, height), getattr(pool, width)
-    value = getattr(pool, square) if pool.HasField(square) or default is None else default  # type: ignore[arg-type]
+    value = getattr(pool, square) if pool.HasField(square) or default is None else default
     return value, value

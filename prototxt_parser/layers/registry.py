@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TypeVar
 
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Layer
+from prototxt_parser.text import did_you_mean
 
 LayerClass = TypeVar("LayerClass", bound=type[Layer])
 
@@ -43,8 +43,7 @@ def layer_class(type_name: str) -> type[Layer]:
     """
     if type_name in _LAYERS:
         return _LAYERS[type_name]
-    near = difflib.get_close_matches(type_name, _LAYERS, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise LayerError(
-        f"Unknown layer type: {type_name} ({hint}known types: {', '.join(layer_types())})"
+        f"Unknown layer type: {type_name}{did_you_mean(type_name, _LAYERS)} "
+        f"(known types: {', '.join(layer_types())})"
     )

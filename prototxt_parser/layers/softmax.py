@@ -101,8 +101,8 @@ class SoftmaxWithLoss(Layer):
 
 
 def normalization_mode(
-    loss: caffe_pb2.LossParameter, default: caffe_pb2.LossParameter.NormalizationMode.ValueType
-) -> caffe_pb2.LossParameter.NormalizationMode.ValueType:
+    loss: caffe_pb2.LossParameter, default: caffe_pb2.LossParameter.NormalizationMode
+) -> caffe_pb2.LossParameter.NormalizationMode:
     """Return the normalisation, also from the legacy `normalize` flag.
 
     Source: SoftmaxWithLossLayer::LayerSetUp.

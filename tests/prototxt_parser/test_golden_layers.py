@@ -108,9 +108,15 @@ def check_gradients(net: Net, case: Case, step: int) -> None:
     for key in case.group("param_diff"):
         layer, index = key.rsplit("/", 1)
         parameter = net.layers[layer].blobs[int(index)]
-        case.check("param_diff", key, torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+        case.check(
+            "param_diff",
+            key,
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad,
+        )
 
 
 def test_every_layer_type_has_a_case() -> None:
     fed_from_outside = {"Data"}
-    assert set(layer_types()) - fed_from_outside <= {name.split("/")[1] for name in case_names("layers")}
+    assert set(layer_types()) - fed_from_outside <= {
+        name.split("/")[1] for name in case_names("layers")
+    }

@@ -105,12 +105,16 @@ def compare(
     assert np.concatenate(near).mean() >= tolerance.get("fraction_within_1e3_rms", 0), kind
 
 
-def check_phase(folder: Path, info: dict[str, Any], arrays: dict[str, np.ndarray], phase: str) -> None:
+def check_phase(
+    folder: Path, info: dict[str, Any], arrays: dict[str, np.ndarray], phase: str
+) -> None:
     net = build_net(definition(folder, info), phase, seed=1)
     net.keeps_diffs = True
     set_parameters(net, info)
     learned = [net.layers[layer].blobs[index] for layer, index, *_ in info["params"]]
-    np.testing.assert_array_equal([sample(p.detach().numpy()) for p in learned], arrays["param_samples"])
+    np.testing.assert_array_equal(
+        [sample(p.detach().numpy()) for p in learned], arrays["param_samples"]
+    )
     net(inputs(info))
     expected = info["phases"][phase]["blobs"]
     assert [[name, list(net.blobs[name].shape)] for name in net.blob_shapes] == expected

@@ -15,7 +15,6 @@ from golden_cases import golden_cases
 from prototxt_parser import read_solver
 from solvers import Callback, Solver
 
-
 # In this case one value before a ReLU is exactly 1.7e-8. The recorded rounding made it <= 0, exact
 # arithmetic does not. Moved by less than the rounding noise, the bias brings both to one side.
 NUDGES = {"policy_sigmoid_sgd": ("init/feat/1", 1, -6e-8)}
@@ -47,7 +46,9 @@ def blobs(solver: Solver, flat: torch.Tensor) -> list[np.ndarray]:
 class RecordedFeed:
     """Writes row f of every recorded batch into the net's Input blobs at forward pass f."""
 
-    def __init__(self, feeds: Mapping[str, str], arrays: Mapping[str, np.ndarray], start: int) -> None:
+    def __init__(
+        self, feeds: Mapping[str, str], arrays: Mapping[str, np.ndarray], start: int
+    ) -> None:
         self.rows = {blob: torch.from_numpy(arrays[key]) for blob, key in feeds.items()}
         self.number = start
 
@@ -69,7 +70,9 @@ def open_nothing(specs: Any) -> Any:
     raise AssertionError(f"no data layer is in these nets: {specs}")
 
 
-def make_solver(folder: Path, info: dict[str, Any], arrays: dict[str, np.ndarray], name: str) -> Solver:
+def make_solver(
+    folder: Path, info: dict[str, Any], arrays: dict[str, np.ndarray], name: str
+) -> Solver:
     solver = Solver(read_solver(folder / name), open_nothing, with_test_nets=False)
     solver.feed = RecordedFeed(info["feeds"], arrays, 0)  # type: ignore[assignment]
     assert [[s.layer, s.index] for s in solver.net.flat.segments] == info["params"]
@@ -104,7 +107,9 @@ def test_solver_equals_caffe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         rates.append(solver.lr)
         solver.current_step = step_before  # looking at multistep's rate advances it
         solver.advance(1)
-    np.testing.assert_allclose(rates, arrays["lr"], rtol=max(info["tolerance"]["lr_rel"], rate_digits(info)))
+    np.testing.assert_allclose(
+        rates, arrays["lr"], rtol=max(info["tolerance"]["lr_rel"], rate_digits(info))
+    )
     np.testing.assert_allclose(recorder.losses, arrays["loss"], rtol=info["tolerance"]["loss_rel"])
     compare_blobs(info, arrays, "rawgrad", recorder.raw)
     compare_blobs(info, arrays, "update", recorder.updates)

@@ -12,7 +12,6 @@ from typing import Any
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers import Action
 from solvers.state_files import read_state, saved_seed
-
 from trainer.describe import describe
 from trainer.device import choose_device
 from trainer.errors import UsageError
@@ -48,12 +47,16 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--snapshot", metavar="FILE", help="solverstate to resume")
     files.add_argument(
-        "--data", type=Path, metavar="DIR", help="where to look for databases and mean files that "
-        "are not where the net says"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where to look for databases and mean files that are not where the net says",
     )
     files.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for snapshots, metrics and log; default: "
-        "beside snapshot_prefix"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for snapshots, metrics and log; default: beside snapshot_prefix",
     )
     files.add_argument("--level", type=int, default=0, help="level of the train net (default 0)")
     files.add_argument("--stage", default="", metavar="S[,S...]", help="stages of the train net")
@@ -68,12 +71,16 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _add_place_flags(parser: argparse.ArgumentParser) -> None:
     place = parser.add_argument_group("where to train")
     place.add_argument(
-        "--device", default="auto", help="auto (as the solver's solver_mode says), cpu, cuda, cuda:N"
+        "--device",
+        default="auto",
+        help="auto (as the solver's solver_mode says), cpu, cuda, cuda:N",
     )
     place.add_argument("--workers", type=int, default=1, metavar="K", help="workers (default 1)")
     place.add_argument(
-        "--master", metavar="URL", help="Spark master, such as spark://host:7077; default with "
-        f"several workers: local[K]. {IN_PROCESS}: no Spark, the workers take turns"
+        "--master",
+        metavar="URL",
+        help="Spark master, such as spark://host:7077; default with "
+        f"several workers: local[K]. {IN_PROCESS}: no Spark, the workers take turns",
     )
     place.add_argument(
         "--threads", type=int, default=1, metavar="N", help="cores of each worker (default 1)"
@@ -97,25 +104,29 @@ def _add_strategy_flags(parser: argparse.ArgumentParser) -> None:
         "--strategy", choices=names, help="default: single with one worker, sparknet with several"
     )
     group.add_argument(
-        "--per-worker", action="store_true", help="max_iter and the learning rate count the "
-        "iterations of each worker, as in the papers; default: of all together"
+        "--per-worker",
+        action="store_true",
+        help="max_iter and the learning rate count the "
+        "iterations of each worker, as in the papers; default: of all together",
     )
     group.add_argument(
         "--deepspark-conf", type=Path, metavar="FILE", help="DeepSpark's own settings file"
     )
     for name, (field, strategies) in _option_fields().items():
-        kind = type(field.default)
-        choices = field.metadata.get("choices")
-        default = f"{', '.join(strategies)}; default {field.default}"
+        text = f"{field.metadata['help']} ({', '.join(strategies)}; default {field.default})"
         group.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=None if kind is bool else kind,
-            action="store_true" if kind is bool else "store",
-            default=None,
-            help=f"{field.metadata['help']} ({default})",
-            **({"choices": choices} if choices else {}),
-            **({} if kind is bool or choices else {"metavar": kind.__name__.upper()}),
+            f"--{name.replace('_', '-')}", default=None, help=text, **_option_type(field)
         )
+
+
+def _option_type(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    """Return how argparse reads an option of a strategy."""
+    if isinstance(field.default, bool):
+        return {"action": "store_true"}
+    if "choices" in field.metadata:
+        return {"choices": field.metadata["choices"]}
+    kind = type(field.default)
+    return {"type": kind, "metavar": kind.__name__.upper()}
 
 
 def _option_fields() -> dict[str, tuple[dataclasses.Field[Any], list[str]]]:
@@ -130,9 +141,7 @@ def _option_fields() -> dict[str, tuple[dataclasses.Field[Any], list[str]]]:
 def run(args: argparse.Namespace) -> int:
     """Train as the flags say; returns the exit status."""
     if args.weights and args.snapshot:
-        raise UsageError(
-            "Give a snapshot to resume training or weights to finetune but not both."
-        )
+        raise UsageError("Give a snapshot to resume training or weights to finetune but not both.")
     recipe = read_recipe(args.net, args.solver, args.out)
     _set_state(recipe.param, args)
     strategy, options = _strategy(args)

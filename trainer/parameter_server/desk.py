@@ -186,6 +186,11 @@ class Desk:
 
     # The driver's side.
 
+    def begin(self) -> None:
+        """Count silence from now."""
+        with self._changed:
+            self._heard = dict.fromkeys(self._heard, time.monotonic())
+
     def request_stop(self) -> None:
         """Have every worker end after its current iteration."""
         with self._changed:

@@ -69,6 +69,11 @@ class Strategy(ABC, Generic[LinkT, OptionsT]):
     def __init__(self, options: OptionsT) -> None:
         self.options = options
 
+    @property
+    def is_center_locked(self) -> bool:
+        """Whether the centre takes one exchange at a time."""
+        return True
+
     @abstractmethod
     def exchange(self, replica: Replica, link: LinkT) -> int:
         """Exchange once and return the staleness: updates by others that `replica` had not seen."""

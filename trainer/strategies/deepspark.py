@@ -104,6 +104,11 @@ class DeepSpark(Strategy[CenterLink, DeepSparkOptions]):
     is_synchronous: ClassVar[bool] = False
     options_type: ClassVar[type[Options]] = DeepSparkOptions
 
+    @property
+    def is_center_locked(self) -> bool:
+        """Whether the centre takes one exchange at a time; the paper's does not."""
+        return not self.options.lock_free
+
     def exchange(self, replica: Replica, link: CenterLink) -> int:
         """Send the parameters, take the centre as it was before, move to it."""
         moving_rate, center_rate = self.rates(replica.iteration)

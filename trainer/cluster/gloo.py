@@ -1,0 +1,91 @@
+"""The workers of a synchronous run as a torch.distributed group over gloo.
+
+torch.distributed neither authenticates nor encrypts: use it inside one trusted network only.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import final
+
+import torch.distributed as dist
+from torch import Tensor
+
+from trainer.links import PeerLostError
+
+_LOOPBACK = "127.0.0.1"
+
+
+@final
+class GlooGroup:
+    """A `Group` over the process group of this process. Use `joined`."""
+
+    def __init__(self, size: int, timeout_s: float) -> None:
+        self._size, self._timeout_s = size, timeout_s
+
+    def mean_(self, tensor: Tensor) -> None:
+        """See `Group.mean_`. Two ranks give the same bits in any order; more may differ by one."""
+        try:
+            dist.all_reduce(tensor)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise PeerLostError(
+                f"another worker has ended, or did not come within {self._timeout_s:g} s ({reason})"
+            ) from error
+        tensor.div_(self._size)
+
+
+@contextmanager
+def joined(
+    rank: int,
+    size: int,
+    host: str,
+    timeout_s: float,
+    publish: Callable[[str], str],
+) -> Iterator[GlooGroup]:
+    """Join the group for the time of the context.
+
+    Args:
+        rank: This worker.
+        size: Number of workers.
+        host: Address of this worker that the others reach; rank 0 listens there.
+        timeout_s: Longest wait for the others, now and in every operation.
+        publish: Gives every worker what rank 0 puts in: its `host:port`.
+
+    Raises:
+        PeerLostError: Not all came in time.
+    """
+    timeout = timedelta(seconds=timeout_s)
+    if host == _LOOPBACK:
+        # gloo listens where the host's name leads to, which need not be the loopback.
+        interface = "lo0" if sys.platform == "darwin" else "lo"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    listener = socket.create_server((host, 0)) if rank == 0 else None
+    own = f"{host}:{listener.getsockname()[1]}" if listener else ""
+    store_host, _, port = publish(own).rpartition(":")
+    try:
+        store = dist.TCPStore(
+            store_host,
+            int(port),
+            is_master=rank == 0,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach() if listener else None,
+        )
+        dist.init_process_group(
+            "gloo", store=store, rank=rank, world_size=size, timeout=timeout
+        )
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"the workers could not connect within {timeout_s:g} s ({str(error).splitlines()[0]}); "
+            "if a host has several networks, set GLOO_SOCKET_IFNAME on it (spark.executorEnv)"
+        ) from error
+    try:
+        yield GlooGroup(size, timeout_s)
+    finally:
+        dist.destroy_process_group()

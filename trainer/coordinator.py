@@ -1,0 +1,242 @@
+"""The driver's side of a distributed run: starts the workers, tests and saves what they make."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from prototxt_parser.definition import NetDefinition
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
+from solvers import Action, Solver
+from solvers.settings import train_choice
+from trainer.cluster import open_cluster
+from trainer.cluster.base import Cluster
+from trainer.errors import TrainerError
+from trainer.parameter_server.desk import Desk, Milestone
+from trainer.plan import DistributedPlan, Milestones
+from trainer.strategies import get_strategy
+from trainer.strategies.arithmetic import Layout
+from trainer.tally import Observer, Tally
+from trainer.worker import WorkerTask, run_worker, settle_rate
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.2
+_GRACE_S = 60.0  # workers give up on each other first, and say on whom
+_JOIN_S = 30.0
+# What the driver does, so that no worker does it.
+_DRIVER_FIELDS = (
+    *("display", "snapshot", "snapshot_prefix", "weights"),
+    *("test_interval", "test_iter", "test_state", "test_net", "test_net_param"),
+)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        iteration: Where.
+        samples: Images that all workers together have seen.
+        seconds: From the first test to the last snapshot.
+        is_stopped_early: Somebody asked for it.
+    """
+
+    iteration: int
+    samples: int
+    seconds: float
+    is_stopped_early: bool
+
+
+def run_distributed(
+    solver: Solver,
+    plan: DistributedPlan,
+    *,
+    observer: Observer,
+    net: NetDefinition | None = None,
+    poll: Callable[[], Action] = lambda: Action.NONE,
+) -> RunResult:
+    """Train with several workers, and end as Caffe's `Solve` does.
+
+    Tests run here, in the TEST phase, on the average or the centre. So do snapshots: they hold rank
+    0's momentum in a synchronous run, and none in an asynchronous one.
+
+    Args:
+        solver: The driver's own. Its weights, histories and iteration are where the run starts, and
+            what it has made when this returns.
+        plan: What to do.
+        observer: Hears of progress and exchanges.
+        net: Definition that the solver was made from, if not the one that its settings name.
+        poll: Asked several times a second what to do.
+
+    Raises:
+        TrainerError: The cluster cannot run the workers, or one of them failed; says which.
+    """
+    definition = net or train_choice(solver.param).definition
+    with open_cluster(plan) as cluster:
+        return _Run(solver, plan, Tally(plan, observer, solver.param.display), poll).run(
+            cluster, definition
+        )
+
+
+@final
+class _Run:
+    """One run, seen from the driver."""
+
+    def __init__(
+        self, solver: Solver, plan: DistributedPlan, tally: Tally, poll: Callable[[], Action]
+    ) -> None:
+        self._solver, self._plan, self._tally, self._poll = solver, plan, tally, poll
+        self._strategy = get_strategy(plan.strategy)(plan.options)
+        test_interval = solver.param.test_interval if solver.tests else 0
+        self._milestones = Milestones(test_interval, solver.param.snapshot)
+        self._desk = Desk(
+            plan,
+            self._milestones,
+            solver.net.flat.data,
+            solver.history,
+            Layout.of(solver.net.flat.segments),
+            is_locked=self._strategy.is_center_locked,
+        )
+        self._reached = plan.start_iteration
+        self._saved_at = -1
+        self._is_stopping = self._is_snapshot_wanted = False
+
+    def run(self, cluster: Cluster, net: NetDefinition) -> RunResult:
+        """Test, train, save."""
+        started = time.monotonic()
+        self._solver.poll = self._poll
+        if self._is_initial_test_due():
+            self._test()
+        if not self._is_stopping and self._plan.start_iteration < self._plan.max_iter:
+            self._train(cluster, net)
+        self._save_at_end()
+        iteration = self._solver.iteration
+        is_early = iteration < self._plan.max_iter
+        if is_early:
+            logger.info("Optimization stopped early.")
+        return RunResult(iteration, self._tally.samples, time.monotonic() - started, is_early)
+
+    def _train(self, cluster: Cluster, net: NetDefinition) -> None:
+        """Run the workers in another thread, and attend to them in this one."""
+        tasks = _tasks(self._plan, self._milestones, self._solver.param, net)
+        in_group = self._strategy.is_synchronous
+        errors: list[TrainerError] = []
+
+        def run_cluster() -> None:
+            try:
+                cluster.run(run_worker, tasks, self._desk, in_group=in_group)
+            except TrainerError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run_cluster, name="cluster", daemon=True)
+        if not in_group:  # the centre has no momentum to be saved
+            for slot in self._solver.history:
+                slot.zero_()
+        self._desk.begin()
+        try:
+            thread.start()
+            self._attend(thread)
+        except BaseException:
+            self._desk.request_stop()
+            self._desk.close()
+            cluster.cancel()
+            thread.join(_JOIN_S)
+            raise
+        if errors:
+            raise TrainerError(self._desk.failure() or str(errors[0])) from errors[0]
+        if not in_group:
+            center = self._desk.center
+            self._load(Milestone(self._plan.progress(center.worker_iterations), center.copy()))
+
+    def _attend(self, thread: threading.Thread) -> None:
+        """Pass on wishes and take what comes, until the workers have ended and all is taken."""
+        is_over = False
+        while not is_over:
+            is_over = not thread.is_alive()
+            self._obey(self._poll())
+            milestone = self._desk.next_milestone(0 if is_over else _TICK_S)
+            for record in self._desk.take_records():
+                self._tally.add(record)
+            if milestone is not None:
+                is_over = False
+                self._reach(milestone)
+            elif not is_over:
+                self._check_silence()
+
+    def _obey(self, action: Action) -> None:
+        if action is Action.STOP:
+            self._is_stopping = True
+            self._desk.request_stop()
+        elif action is Action.SNAPSHOT and self._strategy.is_synchronous:
+            self._is_snapshot_wanted = True
+            self._desk.request_publication()
+        elif action is Action.SNAPSHOT:
+            center = self._desk.center
+            self._load(Milestone(self._plan.progress(center.worker_iterations), center.copy()))
+            self._snapshot()
+
+    def _check_silence(self) -> None:
+        limit = self._plan.wait_timeout_s + _GRACE_S
+        silent = self._desk.silent(limit)
+        if silent:
+            raise TrainerError(
+                f"no word from {', '.join(silent)} for {limit:g} s: its machine is down, the "
+                "network is cut, or it could not be started; see Spark's log of the executors"
+            )
+
+    def _reach(self, milestone: Milestone) -> None:
+        """Save and test as Caffe would at this iteration."""
+        before, self._reached = self._reached, milestone.iteration
+        self._load(milestone)
+        if self._is_snapshot_wanted or self._milestones.is_snapshot(before, self._reached):
+            self._is_snapshot_wanted = False
+            self._snapshot()
+        if self._reached >= self._plan.max_iter:
+            self._save_at_end()
+        if self._milestones.is_test(before, self._reached) and not self._is_stopping:
+            self._test()
+
+    def _load(self, milestone: Milestone) -> None:
+        self._solver.net.flat.data.copy_(milestone.parameters)
+        for slot, values in zip(self._solver.history, milestone.history, strict=False):
+            slot.copy_(values)
+        self._solver.iteration = milestone.iteration
+        settle_rate(self._solver)
+
+    def _is_initial_test_due(self) -> bool:
+        start, param = self._plan.start_iteration, self._solver.param
+        interval = self._milestones.test_interval
+        is_multiple = interval > 0 and start % interval == 0
+        return (
+            is_multiple and start < self._plan.max_iter and (start > 0 or param.test_initialization)
+        )
+
+    def _test(self) -> None:
+        self._solver.stopped_early = False
+        self._solver.test_all()
+        if self._solver.stopped_early:
+            self._obey(Action.STOP)
+
+    def _save_at_end(self) -> None:
+        if self._solver.param.snapshot_after_train and self._saved_at != self._solver.iteration:
+            self._snapshot()
+
+    def _snapshot(self) -> None:
+        self._solver.snapshot()
+        self._saved_at = self._solver.iteration
+
+
+def _tasks(
+    plan: DistributedPlan, milestones: Milestones, param: SolverParameter, net: NetDefinition
+) -> list[WorkerTask]:
+    """Return each worker's task: the same settings, without what the driver does."""
+    own = SolverParameter()
+    own.CopyFrom(param)
+    for name in _DRIVER_FIELDS:
+        own.ClearField(name)
+    return [WorkerTask(rank, plan, milestones, own, net) for rank in range(plan.num_workers)]
