@@ -56,7 +56,7 @@ def read_caffemodel(path: str | Path) -> caffe_pb2.NetParameter:
         PrototxtError: The file is missing, unreadable or no binary NetParameter.
     """
     try:
-        return upgrade_net(caffe_pb2.NetParameter.FromString(Path(path).read_bytes()))
+        model = upgrade_net(caffe_pb2.NetParameter.FromString(Path(path).read_bytes()), str(path))
     except OSError as error:
         raise PrototxtError(f"{path}: cannot read the weights: {error.strerror}") from error
     except DecodeError as error:
@@ -64,6 +64,9 @@ def read_caffemodel(path: str | Path) -> caffe_pb2.NetParameter:
             f"{path}: expected a binary caffemodel (NetParameter); the file is damaged, cut short, "
             "or of another kind"
         ) from error
+    if not model.layer:
+        raise PrototxtError(f"{path}: expected a caffemodel; the file holds no layer")
+    return model
 
 
 def _matching_blobs(

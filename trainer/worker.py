@@ -6,7 +6,7 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -47,20 +47,22 @@ class WorkerTask:
     net: NetDefinition
 
 
-def run_worker(task: WorkerTask, driver: DriverLink, group: Group | None) -> None:
+def run_worker(
+    task: WorkerTask, driver: DriverLink, joining: AbstractContextManager[Group | None]
+) -> None:
     """Train one worker's share.
 
     Args:
         task: What to do.
         driver: Connection to the driver.
-        group: The other workers of a synchronous run; None in an asynchronous one.
+        joining: Gives the group of the workers of a synchronous run; None in an asynchronous one.
     """
     try:
         start = driver.start(socket.gethostname())
-        with closing(_build_solver(task, start)) as solver:
+        with joining as group, closing(_build_solver(task, start)) as solver:
             _Loop(task, solver, driver, group).run()
         driver.finish()
-    except Exception as error:
+    except Exception as error:  # whatever it is, the driver has to name it
         _tell(driver, error)
         raise
 

@@ -5,7 +5,6 @@ stored (`native`), with force_gray (`gray`) and with force_color (`color`).
 """
 
 import io
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +91,3 @@ def test_what_is_no_datum_is_refused() -> None:
         parse_datum(b"\xff\xff\xff\xff\xff")
     with pytest.raises(DataError, match="hold none"):
         parse_datum(caffe_pb2.Datum(channels=1, height=2, width=3, label=4).SerializeToString())
-
-
-def test_decoding_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    decode_image(OPENCV["png_rgb/file"].tobytes())
-    assert not caplog.records

@@ -78,11 +78,28 @@ def test_close_ends_the_thread_and_get_says_so() -> None:
 def test_close_wakes_whoever_waits() -> None:
     release = threading.Event()
     prefetcher = Prefetcher(release.wait, 1, "batch", deadline_s=60)
-    closer = threading.Timer(0.05, lambda: (prefetcher._line.close(), release.set()))
+    closer = threading.Timer(0.05, prefetcher.close)
     closer.start()
     with pytest.raises(TrainerError, match="batch: closed"):
         prefetcher.get()
+    release.set()
     closer.join()
+    assert not reading_threads()
+
+
+def test_close_leaves_a_hanging_read_alone_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trainer.data.prefetch._JOIN_TIMEOUT_S", 0.05)
+    release = threading.Event()
+    prefetcher = Prefetcher(release.wait, 1, "batch", deadline_s=0.05)
+    with pytest.raises(DataError, match="none came"):
+        prefetcher.get()
+    assert not prefetcher.close()
+    assert "batch: still reading after" in caplog.text
+    release.set()
+    (thread,) = reading_threads()
+    thread.join(60)
     assert prefetcher.close()
 
 

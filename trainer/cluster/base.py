@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ from trainer.links import DriverLink, Group
 from trainer.parameter_server.desk import Desk
 from trainer.worker import WorkerTask
 
-Work = Callable[[WorkerTask, DriverLink, Group | None], None]
+Work = Callable[[WorkerTask, DriverLink, AbstractContextManager[Group | None]], None]
 
 
 class Cluster(ABC):

@@ -77,9 +77,7 @@ def joined(
             wait_for_workers=False,
             master_listen_fd=listener.detach() if listener else None,
         )
-        dist.init_process_group(
-            "gloo", store=store, rank=rank, world_size=size, timeout=timeout
-        )
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
     except RuntimeError as error:
         raise PeerLostError(
             f"the workers could not connect within {timeout_s:g} s ({str(error).splitlines()[0]}); "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Self, final
 
@@ -53,8 +54,9 @@ class InProcessCluster(Cluster):
         meeting = _Meeting(turns, len(tasks))
 
         def play(task: WorkerTask) -> None:
-            group = _TurnGroup(task.rank, meeting) if in_group else None
-            turns.play(task.rank, lambda: work(task, _TurnLink(desk, task.rank, turns), group))
+            link = _TurnLink(desk, task.rank, turns)
+            group = nullcontext(_TurnGroup(task.rank, meeting) if in_group else None)
+            turns.play(task.rank, lambda: work(task, link, group))
 
         threads = [
             threading.Thread(target=play, args=(task,), name=f"worker {task.rank}", daemon=True)
