@@ -69,7 +69,7 @@ def tiny_net(extra: str = "") -> NetDefinition:
 
 def tiny_param(folder: Path, **settings: Any) -> caffe_pb2.SolverParameter:
     values: dict[str, Any] = {
-        "base_lr": 0.001,
+        "base_lr": 0.00003,
         "lr_policy": "fixed",
         "momentum": 0.9,
         "max_iter": 40,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from image_databases import data_layer, images, make_image_lmdb, make_lmdb, raw_datum
+
 from prototxt_parser.data_spec import DataSpec
 from prototxt_parser.proto import caffe_pb2
 from trainer.data.feed import NetFeed, open_feed
@@ -268,7 +268,9 @@ def test_leveldb_is_refused_with_the_way_out(ten: Path, backend: str) -> None:
 def test_settings_that_cannot_be_are_refused(
     ten: Path, settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=rf'net.prototxt:3:1: layer "images" \(Data\): .*{message}'):
+    with pytest.raises(
+        UsageError, match=rf'net.prototxt:3:1: layer "images" \(Data\): .*{message}'
+    ):
         open_feed([data_layer(**{"source": ten, **settings})], seed=5)
 
 
@@ -289,9 +291,14 @@ def test_a_position_of_another_run_is_refused(ten: Path) -> None:
         state = feed.state_dict()
         with pytest.raises(DataError, match="entries 0 to 10; this run reads entries 0 to 5"):
             half.load_state_dict(state)
-        with pytest.raises(DataError, match="for the layers .'images'., received one for .'other'."):
+        with pytest.raises(
+            DataError, match="for the layers .'images'., received one for .'other'."
+        ):
             feed.load_state_dict({"layers": [{**state["layers"][0], "name": "other"}]})
-        for damaged in ({}, {"layers": 3}, {"layers": [{"name": "images"}]}):
+        (place,) = state["layers"]
+        changes = ({"key": "no hex"}, {"item": None}, {"item": -1}, {"end": 0}, {"more": 1})
+        damaged_states = [{"layers": [{**place, **change}]} for change in changes]
+        for damaged in ({}, {"layers": 3}, {"layers": [{"name": "images"}]}, *damaged_states):
             with pytest.raises(DataError, match="saved data position is damaged"):
                 feed.load_state_dict(damaged)
 

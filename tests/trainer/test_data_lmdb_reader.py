@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from image_databases import make_lmdb
 
 from golden_cases import GOLDEN
-from image_databases import make_lmdb
 from trainer.data.lmdb_reader import LmdbReader
 from trainer.errors import DataError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
-
 from image_databases import images
+
 from prototxt_parser.proto import caffe_pb2
 from trainer.data.mean_file import MeanImage, read_mean
 from trainer.data.transform import Transformer
@@ -60,7 +60,11 @@ def test_random_numbers_depend_on_the_item_alone(phase: str) -> None:
     pictures = images(12, 3, 9, 13)
     transform = transformer("crop_size: 4 mirror: true", phase)
     whole = transform(pictures, 70)
-    pieces = [transform(pictures[:5], 70), transform(pictures[5:6], 75), transform(pictures[6:], 76)]
+    pieces = [
+        transform(pictures[:5], 70),
+        transform(pictures[5:6], 75),
+        transform(pictures[6:], 76),
+    ]
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
     assert not np.array_equal(transform(pictures, 71), whole)
 
@@ -133,7 +137,10 @@ def test_mean_files_of_old_and_new_make_are_read(shape: dict[str, int], tmp_path
     ("content", "message"),
     [
         (b"\xff\xff", "expected a binary BlobProto"),
-        (caffe_pb2.BlobProto(num=1, channels=2, data=[1] * 9).SerializeToString(), "holds 9 values"),
+        (
+            caffe_pb2.BlobProto(num=1, channels=2, data=[1] * 9).SerializeToString(),
+            "holds 9 values",
+        ),
         (
             caffe_pb2.BlobProto(
                 shape=caffe_pb2.BlobShape(dim=[5, 2]), data=[1] * 10

@@ -69,7 +69,7 @@ def joined(
     own = f"{host}:{listener.getsockname()[1]}" if listener else ""
     store_host, _, port = publish(own).rpartition(":")
     try:
-        store = dist.TCPStore(
+        store = dist.TCPStore(  # type: ignore[attr-defined]  # documented, but not in __all__
             store_host,
             int(port),
             is_master=rank == 0,

@@ -6,10 +6,14 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +70,8 @@ def _start(plan: DistributedPlan) -> SparkContext:
     _check_master(master)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
-        return SparkContext(conf=_settings(plan, master))
+        with _same_sigint():
+            return SparkContext(conf=_settings(plan, master))
     except PySparkRuntimeError as error:
         raise TrainerError(
             f"Spark's Java process ended while it started; Spark 4 needs Java 17 or later, and "
@@ -74,6 +79,17 @@ def _start(plan: DistributedPlan) -> SparkContext:
         ) from error
     except Py4JError as error:
         raise TrainerError(f"Spark cannot start on {master}: {first_line(error)}") from error
+
+
+@contextmanager
+def _same_sigint() -> Iterator[None]:
+    """Undo what pyspark does to SIGINT: it would cancel the job, and the run decides that."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def spark_master(plan: DistributedPlan) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -99,7 +99,7 @@ class _Job:
     address: Address
     in_group: bool
 
-    def __call__(self, tasks: Iterator[WorkerTask]) -> Iterator[int]:
+    def __call__(self, tasks: Iterable[WorkerTask]) -> Iterator[int]:
         (task,) = tasks
         torch.set_num_threads(task.plan.threads)
         timeout_s = task.plan.wait_timeout_s

@@ -46,10 +46,18 @@ def write_lmdb(target: Path, entries: Iterable[Entry]) -> int:
             partial.rename(target)
     except (OSError, lmdb.Error) as error:
         raise DataError(
-            f"{target}: writing failed ({error}), nothing is left of it;"
-            " free space there or choose another folder"
+            f"{target}: writing failed ({error}){_free_space(target.parent)};"
+            " nothing is left of it: free space there or choose another folder"
         ) from error
     return count
+
+
+def _free_space(folder: Path) -> str:
+    # LMDB calls a full disk an input/output error, so people need to see this number.
+    if not folder.is_dir():
+        return ""
+    free = shutil.disk_usage(folder).free
+    return f", is the disk full? It has {free / 1e6:.0f} MB free without this file"
 
 
 @contextmanager

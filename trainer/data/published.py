@@ -77,7 +77,7 @@ class PublishedFiles:
 
 
 def _read_member(archive: Path, name: str) -> bytes:
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
             if Path(member.name).name == name:
                 file = tar.extractfile(member)

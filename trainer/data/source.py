@@ -33,12 +33,20 @@ class Position:
         key: Key of the database entry there, in hexadecimal, to find it without counting.
         begin: First entry of the part of the database that is read.
         end: Entry after its last.
+
+    Raises:
+        ValueError, TypeError: It is no place; one read from a file may be anything.
     """
 
     item: int
     key: str
     begin: int
     end: int
+
+    def __post_init__(self) -> None:
+        if self.item < 0 or not 0 <= self.begin < self.end:
+            raise ValueError(f"no item {self.item} of entries {self.begin} to {self.end}")
+        bytes.fromhex(self.key)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import logging
 import secrets
@@ -74,9 +75,14 @@ def _check_bindable(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise TrainerError(
-            f"the driver's service cannot listen on {host}:{port} ({error.strerror or error}): "
+        is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        remedy = (
             "choose another port, or 0 for any free one"
+            if is_port
+            else "set SPARK_LOCAL_IP to an address of this machine that the workers reach"
+        )
+        raise TrainerError(
+            f"the driver's service cannot listen on {host}:{port} ({error.strerror}): {remedy}"
         ) from error
 
 

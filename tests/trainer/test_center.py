@@ -1,0 +1,150 @@
+"""The centre: its arithmetic, and what it refuses or applies only once."""
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+from trainer.errors import TrainerError
+from trainer.parameter_server.center import Center, Push
+from trainer.strategies.arithmetic import Layout
+
+LAYOUT = Layout((slice(0, 3),), (slice(3, 5),))
+WORKERS = 4
+
+
+def center(*, is_locked: bool = True) -> Center:
+    return Center(torch.zeros(5), LAYOUT, [0] * WORKERS, is_locked=is_locked)
+
+
+def push(rank: int, sequence: int, rate: float = 0.5, attempt: int = 1) -> Push:
+    return Push(rank, attempt, sequence, iteration=10 * sequence, rate=rate)
+
+
+def test_center_moves_weights_by_the_rate_and_statistics_by_one_kth() -> None:
+    c = center()
+    c.register(0)
+    pull = c.exchange(push(0, 1), torch.full((5,), 8.0))
+    assert pull.center.tolist() == [0] * 5
+    assert c.copy().tolist() == [4, 4, 4, 2, 2]
+
+
+def test_center_keeps_its_own_copy() -> None:
+    start = torch.zeros(5)
+    c = Center(start, LAYOUT, [0])
+    c.register(0)
+    start.fill_(9)
+    c.copy().fill_(9)
+    assert c.exchange(push(0, 1), torch.ones(5)).center.tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_rate_one_swaps_and_rate_zero_leaves(is_locked: bool) -> None:
+    c = center(is_locked=is_locked)
+    c.register(1)
+    worker = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0])
+    pull = c.exchange(push(1, 1, rate=1.0), worker)
+    assert pull.center[:3].tolist() == [0, 0, 0]
+    assert c.copy()[:3].tolist() == [1, 2, 3]
+    c.exchange(push(1, 2, rate=0.0), torch.full((5,), 7.0))
+    assert c.copy()[:3].tolist() == [1, 2, 3]
+
+
+def test_repeated_push_is_applied_once() -> None:
+    c = center()
+    c.register(0)
+    worker = torch.full((5,), 8.0)
+    c.exchange(push(0, 1), worker)
+    again = c.exchange(push(0, 1), worker)
+    assert again.center.tolist() == c.copy().tolist() == [4, 4, 4, 2, 2]
+    assert c.worker_iterations == 10
+
+
+def test_replaced_attempt_is_refused_and_the_new_one_goes_on_from_its_iterations() -> None:
+    c = center()
+    assert c.register(2) == (1, 0)
+    c.exchange(push(2, 3), torch.ones(5))
+    assert c.register(2) == (2, 30)
+    with pytest.raises(TrainerError, match=r"worker 2, attempt 1: refused, attempt 2"):
+        c.exchange(push(2, 4), torch.ones(5))
+    before = c.copy()
+    c.exchange(Push(2, 2, 1, 40, 0.5), torch.ones(5))
+    assert not torch.equal(c.copy(), before)
+    assert c.worker_iterations == 40
+
+
+def test_staleness_counts_the_updates_of_others() -> None:
+    c = center()
+    for rank in range(3):
+        c.register(rank)
+    order = [0, 1, 2, 0, 0, 2]
+    sequences = [1, 1, 1, 2, 3, 2]
+    stale = [
+        c.exchange(push(rank, sequence), torch.ones(5)).staleness
+        for rank, sequence in zip(order, sequences, strict=True)
+    ]
+    assert stale == [0, 1, 2, 2, 0, 2]
+
+
+def test_a_worker_that_starts_later_is_not_stale() -> None:
+    c = center()
+    c.register(0)
+    c.exchange(push(0, 1), torch.ones(5))
+    c.register(1)
+    assert c.exchange(push(1, 1), torch.ones(5)).staleness == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "payload", "message"),
+    [
+        (push(0, 1), torch.ones(6), "expected 5 parameters; received 6"),
+        (push(0, 1), torch.tensor([0, 0, float("nan"), 0, 0]), "diverges"),
+        (push(0, 1), torch.tensor([0, 0, 0, 0, float("-inf")]), "diverges"),
+        (push(0, 1, rate=1.5), torch.ones(5), "expected a rate of 0 to 1"),
+        (push(0, 1, rate=float("nan")), torch.ones(5), "expected a rate of 0 to 1"),
+        (push(WORKERS, 1), torch.ones(5), "expected a worker 0 to 3; received 4"),
+        (push(-1, 1), torch.ones(5), "received -1"),
+        (push(1, 1), torch.ones(5), "attempt 0 is the current one"),
+        (Push(0, 1, 1, -5, 0.5), torch.ones(5), "expected iteration 0 or later"),
+    ],
+)
+def test_center_refuses_and_stays_as_it_was(bad: Push, payload: Tensor, message: str) -> None:
+    c = center()
+    c.register(0)
+    with pytest.raises(TrainerError, match=message):
+        c.exchange(bad, payload)
+    assert c.copy().tolist() == [0] * 5
+    assert c.worker_iterations == 0
+
+
+def test_watch_sees_progress_and_the_new_centre() -> None:
+    seen: list[tuple[int, int, list[float]]] = []
+    c = Center(
+        torch.zeros(5),
+        LAYOUT,
+        [6, 7],
+        watch=lambda before, after, values: seen.append((before, after, values.tolist())),
+    )
+    c.register(1)
+    c.exchange(Push(1, 1, 1, 9, 0.5), torch.ones(5))
+    c.exchange(Push(1, 1, 1, 9, 0.5), torch.ones(5))
+    assert seen == [(13, 15, [0.5] * 5)]
+
+
+def test_locked_exchanges_of_many_threads_happen_one_after_the_other() -> None:
+    """With x̃ ← x̃/2 + x/2 of equal x, only the number of exchanges matters if none is lost."""
+    c = Center(torch.zeros(5), Layout((slice(0, 5),), ()), [0] * WORKERS)
+    barrier = threading.Barrier(WORKERS)
+
+    def work(rank: int) -> None:
+        c.register(rank)
+        barrier.wait(timeout=30)
+        for sequence in range(1, 6):
+            c.exchange(push(rank, sequence), torch.ones(5))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(WORKERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert c.copy().tolist() == [1 - 0.5**20] * 5
