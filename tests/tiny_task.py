@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
+
 from prototxt_parser import NetDefinition
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.text import parse_text
 from solvers import Action, Callback, Solver
-from torch import Tensor
 from trainer.coordinator import RunResult, run_distributed
 from trainer.data.feed import open_feed
 from trainer.data.lmdb_writer import write_lmdb
@@ -139,11 +139,12 @@ def run_plan(
     extra: str = "",
     poll: Callable[[], Action] = lambda: Action.NONE,
     change: Callable[[Solver], None] = lambda solver: None,
+    recorder: Recorder | None = None,
     **settings: Any,
 ) -> Outcome:
     """Run a plan on the tiny task; `change` prepares the driver's solver."""
     param, net = tiny_param(folder, **({"max_iter": plan.max_iter} | settings)), tiny_net(extra)
-    solver, recorder = open_solver(folder, param, net), Recorder()
+    solver, recorder = open_solver(folder, param, net), recorder or Recorder()
     solver.callbacks.append(KeepTests(recorder))
     try:
         change(solver)
@@ -162,5 +163,3 @@ def run_single(folder: Path, extra: str = "", **settings: Any) -> tuple[Tensor, 
         return solver.net.flat.data.clone(), [slot.clone() for slot in solver.history]
     finally:
         solver.close()
-
-

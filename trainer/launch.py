@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, final
 
 from solvers import Solver
 from trainer.caffe_log import CaffeFormatter
+from trainer.coordinator import run_distributed
 from trainer.data.feed import open_feed
 from trainer.describe import metrics_path
 from trainer.metrics import MetricsCallback, MetricsFile
@@ -72,6 +74,7 @@ def launch(
         metrics = MetricsFile(metrics_path(recipe.param), recipe.batch_size)
         stack.callback(metrics.close)
         solver.callbacks.append(MetricsCallback(metrics))
+        bar: ProgressBar | None = None
         if shows_bar:
             bar = ProgressBar(recipe.param.max_iter, solver.iteration)
             stack.callback(bar.close)
@@ -82,8 +85,25 @@ def launch(
             solver.poll = poll
             solver.solve()
         else:
-            raise NotImplementedError
+            observer = _WorkersObserver(metrics, bar)
+            run_distributed(solver, plan, observer=observer, net=recipe.net, poll=poll)
         logger.info("Optimization Done.")
+
+
+@final
+class _WorkersObserver:
+    """Passes what workers report on to the metrics file and the progress bar."""
+
+    def __init__(self, metrics: MetricsFile, bar: ProgressBar | None) -> None:
+        self._metrics, self._bar = metrics, bar
+
+    def on_progress(self, iteration: int, loss: float) -> None:
+        if self._bar is not None:
+            self._bar.advance_to(iteration)
+            self._bar.show(loss=loss)
+
+    def on_exchange(self, record: Mapping[str, Any]) -> None:
+        self._metrics.write("exchange", record["iteration"], record)
 
 
 @contextmanager

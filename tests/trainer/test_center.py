@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 from torch import Tensor
+
 from trainer.errors import TrainerError
 from trainer.parameter_server.center import Center, Push
 from trainer.strategies.arithmetic import Layout

@@ -51,7 +51,7 @@ def test_shapes_are_made_as_many_as_wanted(
 def test_wrong_flags_end_with_2(
     flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match=r"2"):
         main(["data", "shapes", "--out", str(tmp_path), *flags])
     assert message in capsys.readouterr().err
 

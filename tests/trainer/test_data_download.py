@@ -136,7 +136,7 @@ def test_when_no_mirror_helps_the_message_says_why_and_what_to_do(
 def test_without_a_network_it_says_so_at_once(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         url = f"http://127.0.0.1:{closed.server_port}"
-    with pytest.raises(DownloadError, match="Connection refused.*Without a network"):
+    with pytest.raises(DownloadError, match=r"Connection refused.*Without a network"):
         fetch(Download("data.bin", (url,), MD5), tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_a_connection_that_always_breaks_is_given_up_and_kept(
     server: Server, tmp_path: Path
 ) -> None:
     server.cuts = [1000] * 100
-    with pytest.raises(DownloadError, match="breaks off every time"):
+    with pytest.raises(DownloadError, match=r"breaks off every time"):
         fetch(good(server), tmp_path)
     part = (tmp_path / "data.bin.part").read_bytes()
     assert len(part) == 1000 * len(server.requests) < len(CONTENT)
@@ -153,8 +153,8 @@ def test_a_connection_that_always_breaks_is_given_up_and_kept(
 
 def test_a_folder_that_cannot_be_written_is_reported(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="file/data.bin: writing failed .*another folder"):
+    with pytest.raises(DataError, match=r"file/data.bin: writing failed .*another folder"):
         fetch(good(server), tmp_path / "file")
     (tmp_path / "data.bin.part").mkdir()
-    with pytest.raises(DataError, match="data.bin: writing failed"):
+    with pytest.raises(DataError, match=r"data.bin: writing failed"):
         fetch(good(server), tmp_path)

@@ -37,14 +37,14 @@ def test_image_is_decoded_as_opencv_does(kind: str, flags: str) -> None:
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("kind", ["png_grey16", "png_rgb16"])
 def test_16_bit_images_are_refused(kind: str, flags: str) -> None:
-    with pytest.raises(DataError, match="must be unsigned byte; received 16 bits"):
+    with pytest.raises(DataError, match=r"must be unsigned byte; received 16 bits"):
         decode_image(OPENCV[f"{kind}/file"].tobytes(), **FLAGS[flags])
 
 
 @pytest.mark.parametrize("kind", ["png_rgb", "jpg_rgb", "bmp_rgb"])
 def test_damaged_images_are_refused(kind: str) -> None:
     whole = OPENCV[f"{kind}/file"].tobytes()
-    with pytest.raises(DataError, match="expected a PNG, JPEG or BMP image"):
+    with pytest.raises(DataError, match=r"expected a PNG, JPEG or BMP image"):
         decode_image(whole[: len(whole) // 2])
 
 
@@ -52,7 +52,7 @@ def test_other_formats_are_refused() -> None:
     file = io.BytesIO()
     Image.new("RGB", (7, 5)).save(file, "GIF")
     for content in (file.getvalue(), b"", b"no image at all"):
-        with pytest.raises(DataError, match="cannot be decoded"):
+        with pytest.raises(DataError, match=r"cannot be decoded"):
             decode_image(content)
 
 
@@ -87,7 +87,7 @@ def test_a_datum_of_the_wrong_size_is_refused(
 
 
 def test_what_is_no_datum_is_refused() -> None:
-    with pytest.raises(DataError, match="serialized Datum; 5 bytes are none"):
+    with pytest.raises(DataError, match=r"serialized Datum; 5 bytes are none"):
         parse_datum(b"\xff\xff\xff\xff\xff")
-    with pytest.raises(DataError, match="hold none"):
+    with pytest.raises(DataError, match=r"hold none"):
         parse_datum(caffe_pb2.Datum(channels=1, height=2, width=3, label=4).SerializeToString())

@@ -60,7 +60,7 @@ def test_seek_goes_to_an_entry_and_on_from_there(seven: Path, key: bytes | None)
 
 def test_seek_refuses_a_key_that_is_gone(seven: Path) -> None:
     reader = LmdbReader(seven)
-    with pytest.raises(DataError, match="entry 2 of 7 is not there.*changed"):
+    with pytest.raises(DataError, match=r"entry 2 of 7 is not there.*changed"):
         reader.seek(2, b"002x")
     reader.close()
 
@@ -92,7 +92,7 @@ def test_reading_writes_nothing(seven: Path) -> None:
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone: expected the directory of an LMDB"):
         LmdbReader(tmp_path / "gone")
-    with pytest.raises(DataError, match="holds no data.mdb"):
+    with pytest.raises(DataError, match=r"holds no data.mdb"):
         LmdbReader(tmp_path)
     (tmp_path / "data.mdb").write_bytes(b"x" * 9999)
     with pytest.raises(DataError, match=r"9999 bytes that are no LMDB.*convert the images again"):
@@ -100,12 +100,12 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_database_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the database is empty"):
+    with pytest.raises(DataError, match=r"the database is empty"):
         LmdbReader(make_lmdb(tmp_path / "empty", []))
 
 
 def test_fewer_entries_than_workers_are_refused(seven: Path) -> None:
-    with pytest.raises(DataError, match="each of 8 workers; the database holds 7"):
+    with pytest.raises(DataError, match=r"each of 8 workers; the database holds 7"):
         LmdbReader(seven, 0, 8)
 
 

@@ -53,7 +53,7 @@ def test_datums_are_those_of_caffes_converters() -> None:
 
 def test_an_existing_target_is_kept(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "a_lmdb", [(b"k", b"v")])
-    with pytest.raises(UsageError, match="a_lmdb: exists already; remove it or choose another"):
+    with pytest.raises(UsageError, match=r"a_lmdb: exists already; remove it or choose another"):
         write_lmdb(tmp_path / "a_lmdb", [(b"k", b"w")])
     assert content(tmp_path / "a_lmdb") == {b"k": b"v"}
 
@@ -98,7 +98,7 @@ def test_two_writers_of_one_target_do_not_mix(tmp_path: Path) -> None:
     (partial / "data.mdb").write_bytes(b"another process writes here")
     handle = os.open(partial, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(UsageError, match="another process is writing it"):
+    with pytest.raises(UsageError, match=r"another process is writing it"):
         write_lmdb(tmp_path / "a_lmdb", [(b"k", b"v")])
     assert (partial / "data.mdb").read_bytes() == b"another process writes here"
     os.close(handle)
@@ -106,7 +106,7 @@ def test_two_writers_of_one_target_do_not_mix(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="file/a_lmdb: writing failed .*choose another folder"):
+    with pytest.raises(DataError, match=r"file/a_lmdb: writing failed .*choose another folder"):
         write_lmdb(tmp_path / "file" / "a_lmdb", [(b"k", b"v")])
 
 

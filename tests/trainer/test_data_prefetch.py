@@ -50,7 +50,7 @@ def test_an_error_comes_after_the_results_before_it_and_stays() -> None:
     prefetcher = Prefetcher(Counter(fails_at=2), 4, "numbers")
     assert [prefetcher.get(), prefetcher.get()] == [0, 1]
     for _ in range(2):
-        with pytest.raises(DataError, match="no more"):
+        with pytest.raises(DataError, match=r"no more"):
             prefetcher.get()
     prefetcher.close()
 
@@ -71,7 +71,7 @@ def test_close_ends_the_thread_and_get_says_so() -> None:
     assert prefetcher.close()
     assert prefetcher.close()
     assert not reading_threads()
-    with pytest.raises(TrainerError, match="numbers: closed"):
+    with pytest.raises(TrainerError, match=r"numbers: closed"):
         prefetcher.get()
 
 
@@ -80,7 +80,7 @@ def test_close_wakes_whoever_waits() -> None:
     prefetcher = Prefetcher(release.wait, 1, "batch", deadline_s=60)
     closer = threading.Timer(0.05, prefetcher.close)
     closer.start()
-    with pytest.raises(TrainerError, match="batch: closed"):
+    with pytest.raises(TrainerError, match=r"batch: closed"):
         prefetcher.get()
     release.set()
     closer.join()
@@ -93,7 +93,7 @@ def test_close_leaves_a_hanging_read_alone_and_says_so(
     monkeypatch.setattr("trainer.data.prefetch._JOIN_TIMEOUT_S", 0.05)
     release = threading.Event()
     prefetcher = Prefetcher(release.wait, 1, "batch", deadline_s=0.05)
-    with pytest.raises(DataError, match="none came"):
+    with pytest.raises(DataError, match=r"none came"):
         prefetcher.get()
     assert not prefetcher.close()
     assert "batch: still reading after" in caplog.text
@@ -124,7 +124,7 @@ def test_a_forked_process_is_told_to_open_the_data_anew(monkeypatch: pytest.Monk
     prefetcher.get()
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: -1)
-        with pytest.raises(TrainerError, match="open the data anew in process -1"):
+        with pytest.raises(TrainerError, match=r"open the data anew in process -1"):
             prefetcher.get()
         assert not prefetcher.close()
     assert prefetcher.get() == 1

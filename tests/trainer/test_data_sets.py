@@ -176,7 +176,7 @@ def test_what_is_missing_is_made_good(tmp_path: Path) -> None:
 def test_a_conversion_that_failed_is_finished_by_the_next(tmp_path: Path) -> None:
     source, out = make_cifar10(tmp_path / "source"), tmp_path / "out"
     (source / "test_batch.bin").write_bytes(b"cut off")
-    with pytest.raises(DataError, match="test_batch.bin: expected 4 records of 3073 bytes"):
+    with pytest.raises(DataError, match=r"test_batch.bin: expected 4 records of 3073 bytes"):
         prepare(small(CIFAR10), out, source)
     assert sorted(path.name for path in out.iterdir()) == [
         "cifar10_train_lmdb",
@@ -193,7 +193,7 @@ def test_sets_do_not_mix_in_one_folder(tmp_path: Path) -> None:
     (source / "test.bin").write_bytes(cifar_file(0, 2))
     prepare(MNIST, out, source)
     prepare(small(CIFAR10), out, source)
-    with pytest.raises(UsageError, match="mean.binaryproto belongs to cifar10, not to cifar100"):
+    with pytest.raises(UsageError, match=r"mean.binaryproto belongs to cifar10, not to cifar100"):
         prepare(small(CIFAR100), out, source)
     assert not (out / "cifar100_train_lmdb").exists()
     for name in small(CIFAR10).layout.files:
@@ -208,13 +208,13 @@ def test_a_set_made_by_caffe_counts_if_it_is_complete(tmp_path: Path) -> None:
     (out / "torrefy_data.json").unlink()
     assert prepare(MNIST, out, source) == []
     shutil.rmtree(out / "mnist_test_lmdb")
-    with pytest.raises(UsageError, match="mnist_train_lmdb belongs to an unfinished set of other"):
+    with pytest.raises(UsageError, match=r"mnist_train_lmdb belongs to an unfinished set of other"):
         prepare(MNIST, out, source)
 
 
 def test_an_unreadable_record_is_reported(tmp_path: Path) -> None:
     (tmp_path / "torrefy_data.json").write_text("[1")
-    with pytest.raises(UsageError, match="torrefy_data.json: cannot be read"):
+    with pytest.raises(UsageError, match=r"torrefy_data.json: cannot be read"):
         prepare(MNIST, tmp_path, make_mnist(tmp_path / "source"))
 
 
@@ -285,7 +285,7 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
             prepare(small(CIFAR10), tmp_path / "out", tmp_path)
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(__file__, "data_batch_1.bin.txt")
-    with pytest.raises(DataError, match="expected a file data_batch_1.bin in it"):
+    with pytest.raises(DataError, match=r"expected a file data_batch_1.bin in it"):
         prepare(small(CIFAR10), tmp_path / "out", tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_classes_are_equally_frequent_and_shuffled() -> None:
     assert len(CLASSES) == 10
     assert set(Counter(labels).values()) == {100, 101}
     assert labels != sorted(labels)
-    assert max(Counter(zip(labels, labels[1:], strict=False)).values()) < 40  # of about 10
+    assert max(Counter(pairwise(labels)).values()) < 40  # of about 10
 
 
 def test_no_image_comes_twice() -> None:
@@ -44,7 +45,7 @@ def test_no_image_comes_twice() -> None:
     assert len(set(images)) == 1200
 
 
-def test_the_classes_can_be_told_from_the_masks_alone() -> None:
+def test_labels_belong_to_the_shapes() -> None:
     # The area that a shape covers differs by class: were labels and shapes mixed up, it would not.
     pictures = np.stack(
         [

@@ -95,7 +95,7 @@ def test_images_of_any_size_share_a_batch_when_cropped() -> None:
     out = transformer("crop_size: 4", "TEST")([small, large], 0)
     np.testing.assert_array_equal(out[0], small[:, 1:5, 1:5])
     np.testing.assert_array_equal(out[1], large[:, 2:6, 4:8])
-    with pytest.raises(DataError, match="one size; expected .3, 6, 7., received .3, 9, 12."):
+    with pytest.raises(DataError, match=r"one size; expected .3, 6, 7., received .3, 9, 12."):
         transformer("")([small, large], 0)
 
 
@@ -159,5 +159,5 @@ def test_what_is_no_mean_file_is_refused(content: bytes, message: str, tmp_path:
     (tmp_path / "mean").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_mean(tmp_path / "mean")
-    with pytest.raises(DataError, match="gone: expected a binary BlobProto"):
+    with pytest.raises(DataError, match=r"gone: expected a binary BlobProto"):
         read_mean(tmp_path / "gone")

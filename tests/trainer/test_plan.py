@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from trainer.errors import UsageError
 from trainer.plan import DistributedPlan, Milestones
 from trainer.strategies import SparkNetOptions

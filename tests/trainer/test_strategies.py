@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from prototxt_parser import PrototxtError
 from prototxt_parser.flat_parameters import Segment
-from torch import Tensor
 from trainer.errors import UsageError
 from trainer.links import Pull
 from trainer.strategies import (
@@ -162,7 +163,7 @@ def test_conf_file_errors_name_the_file(tmp_path: Path, text: str, message: str)
 
 
 def test_missing_conf_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing.prototxt"):
+    with pytest.raises(UsageError, match=r"nothing\.prototxt"):
         options_from_conf(tmp_path / "nothing.prototxt")
 
 
@@ -179,7 +180,7 @@ def test_missing_conf_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_options_out_of_range_are_refused(make: Callable[[], Options]) -> None:
-    with pytest.raises(UsageError, match="expected .*; received"):
+    with pytest.raises(UsageError, match=r"expected .*; received"):
         make()
 
 

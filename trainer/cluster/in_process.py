@@ -163,6 +163,7 @@ class _TurnLink:
     def start(self, host: str) -> Start:
         start = self._desk.start(self._rank, host)
         self._attempt = start.attempt
+        self._turns.pass_on(self._rank)  # all begin before the first one exchanges
         return start
 
     def exchange(self, parameters: Tensor, rate: float, iteration: int) -> Pull:

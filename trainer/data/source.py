@@ -98,7 +98,8 @@ class DataSource:
         place = f"{spec.where}: " if spec.where else ""
         self.where = f'{place}layer "{spec.name}" ({spec.param.type})'
         self._spec = spec
-        is_partitioned = spec.phase == caffe_pb2.TRAIN
+        if spec.phase != caffe_pb2.TRAIN:
+            rank, world_size = 0, 1
         with self._named_errors():
             _check_settings(spec)
             transform = spec.param.transform_param
@@ -106,10 +107,10 @@ class DataSource:
             if transform.mean_file:
                 mean = read_mean(find_data(transform.mean_file, data_dir))
             # Workers of one run share the seed and must not share the random numbers.
-            stream += rank << 32 if is_partitioned else 0
+            stream += rank << 32
             self._transform = Transformer(transform, spec.phase, mean, seed=seed, stream=stream)
             path = find_data(spec.param.data_param.source, data_dir)
-            self._reader = LmdbReader(path, *((rank, world_size) if is_partitioned else ()))
+            self._reader = LmdbReader(path, rank, world_size)
         try:
             self.shapes = self._shapes()
         except DataError:
