@@ -23,6 +23,8 @@ from trainer.signals import SignalPoll
 
 logger = logging.getLogger(__name__)
 
+_OUR_LOGGERS = ("prototxt_parser", "solvers", "trainer")
+
 
 def launch(
     recipe: Recipe,
@@ -113,15 +115,17 @@ def _log_lines(path: Path | None, *, to_terminal: bool) -> Iterator[None]:
     if path is not None:
         handlers.append(logging.FileHandler(path))
     root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.INFO)
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in _OUR_LOGGERS}
+    for ours in levels:
+        ours.setLevel(logging.INFO)
     for handler in handlers:
         handler.setFormatter(CaffeFormatter())
         root.addHandler(handler)
     try:
         yield
     finally:
-        root.setLevel(level)
+        for ours, level in levels.items():
+            ours.setLevel(level)
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()

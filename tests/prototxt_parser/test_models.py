@@ -61,8 +61,8 @@ SOLVERS = {
     + """base_lr: 0.0001 lr_policy: "fixed" max_iter: 5000 snapshot: 5000 snapshot_format: HDF5
         snapshot_prefix: "examples/cifar10/cifar10_quick" """,
     "cifar10_quick_short_solver": QUICK
-    + """base_lr: 0.001 lr_policy: "multistep" gamma: 0.1 stepvalue: 1200 max_iter: 1500
-        snapshot: 1500 snapshot_prefix: "examples/cifar10/cifar10_quick_short" """,
+    + """base_lr: 0.001 lr_policy: "multistep" gamma: 0.1 stepvalue: 2000 max_iter: 2500
+        snapshot: 2500 snapshot_prefix: "examples/cifar10/cifar10_quick_short" """,
     "cifar10_full_solver": FULL + "base_lr: 0.001 max_iter: 60000 snapshot: 10000",
     "cifar10_full_solver_lr1": FULL + "base_lr: 0.0001 max_iter: 65000 snapshot: 5000",
     "cifar10_full_solver_lr2": FULL + "base_lr: 0.00001 max_iter: 70000 snapshot: 5000",

@@ -1,0 +1,85 @@
+"""Runs on a real standalone master with two worker processes."""
+
+import logging
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from conftest import Standalone
+from solvers import Action
+from tiny_task import DROPOUT, Recorder, make_plan, run_plan
+from trainer.errors import TrainerError
+from trainer.plan import IN_PROCESS
+
+pytestmark = pytest.mark.cluster
+
+
+def test_sparknet_is_its_oracle(standalone: Standalone, folder: Path) -> None:
+    real, oracle = (
+        run_plan(make_plan("sparknet", 2, folder, max_iter=243, master=master), folder, DROPOUT)
+        for master in (standalone.master, IN_PROCESS)
+    )
+    torch.testing.assert_close(real.parameters, oracle.parameters, rtol=0, atol=1e-6)
+    torch.testing.assert_close(real.history[0], oracle.history[0], rtol=0, atol=1e-6)
+    assert real.recorder.tests == oracle.recorder.tests
+    assert real.result.samples == oracle.result.samples == 243 * 5
+
+
+def test_deepspark_learns(standalone: Standalone, folder: Path) -> None:
+    plan = make_plan("deepspark", 2, folder, max_iter=800, master=standalone.master)
+    outcome = run_plan(plan, folder)
+    assert outcome.result.iteration == 800
+    losses = {rank: [] for rank in range(2)}
+    for record in outcome.recorder.exchanges:
+        losses[record["rank"]].append(record["loss"])
+    assert all(len(own) == 40 and own[-1] < own[0] / 4 for own in losses.values())
+    assert outcome.recorder.tests[-1][1] > 0.9 > outcome.recorder.tests[0][1]
+
+
+class Killer:
+    """A poll that kills one of the workers' processes once training is under way."""
+
+    def __init__(self, cluster: Standalone, recorder: Recorder) -> None:
+        self._cluster, self._recorder = cluster, recorder
+        self.killed: list[psutil.Process] = []
+
+    def __call__(self) -> Action:
+        if len(self._recorder.exchanges) >= 4 and not self.killed:
+            self.killed = self._cluster.python_workers()[:1]
+            for process in self.killed:
+                process.kill()
+        return Action.NONE
+
+
+def test_lost_asynchronous_worker_is_replaced_while_the_other_goes_on(
+    standalone: Standalone, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "trainer")
+    recorder = Recorder()
+    killer = Killer(standalone, recorder)
+    plan = make_plan(
+        "deepspark", 2, folder, max_iter=6000, sync_interval=2, master=standalone.master
+    )
+    outcome = run_plan(plan, folder, poll=killer, recorder=recorder, test_iter=[])
+    assert killer.killed
+    assert outcome.result.iteration == 6000
+    assert not outcome.result.is_stopped_early
+    assert any("attempt 2 goes on" in record.getMessage() for record in caplog.records)
+    assert {record["worker_iteration"] for record in recorder.exchanges} >= {3000}
+
+
+def test_lost_synchronous_worker_ends_the_run(standalone: Standalone, folder: Path) -> None:
+    recorder = Recorder()
+    killer = Killer(standalone, recorder)
+    plan = make_plan("sparknet", 2, folder, max_iter=10**6, master=standalone.master)
+    with pytest.raises(TrainerError, match=r"worker [01] on .* ended without a word"):
+        run_plan(plan, folder, poll=killer, recorder=recorder, test_iter=[])
+    assert killer.killed
+
+
+def test_too_few_executors_are_counted(standalone: Standalone, folder: Path) -> None:
+    plan = make_plan("sparknet", 3, folder, master=standalone.master, start_timeout_s=5.0)
+    with pytest.raises(TrainerError, match=r"3 workers of 1 core.* room for [0-2] after 5 s"):
+        run_plan(plan, folder)
