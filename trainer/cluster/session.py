@@ -183,7 +183,7 @@ def _wait_for_slots(context: SparkContext, plan: DistributedPlan) -> None:
     """Wait until executors for all workers are there; those of `local` are at once."""
     spark: Any = context._jsc.sc()
     profile = spark.resourceProfileManager().defaultResourceProfile()
-    is_local = str(context.master).startswith("local")
+    is_local = re.match(r"local(\[|$)", str(context.master)) is not None  # not local-cluster[...]
     deadline = time.monotonic() + (0 if is_local else plan.start_timeout_s)
     while (slots := spark.maxNumConcurrentTasks(profile)) < plan.num_workers:
         if time.monotonic() >= deadline:
