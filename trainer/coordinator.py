@@ -125,39 +125,29 @@ class _Run:
         """Run the workers in another thread, and attend to them in this one."""
         tasks = _tasks(self._plan, self._milestones, self._solver.param, net)
         in_group = self._strategy.is_synchronous
-        errors: list[TrainerError] = []
-
-        def run_cluster() -> None:
-            try:
-                cluster.run(run_worker, tasks, self._desk, in_group=in_group)
-            except TrainerError as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run_cluster, name="cluster", daemon=True)
         if not in_group:  # the centre has no momentum to be saved
             for slot in self._solver.history:
                 slot.zero_()
         self._desk.begin()
+        run = _Background(lambda: cluster.run(run_worker, tasks, self._desk, in_group=in_group))
         try:
-            thread.start()
-            self._attend(thread)
+            self._attend(run)
         except BaseException:
             self._desk.request_stop()
             self._desk.close()
             cluster.cancel()
-            thread.join(_JOIN_S)
+            run.thread.join(_JOIN_S)
             raise
-        if errors:
-            raise TrainerError(self._desk.failure() or str(errors[0])) from errors[0]
+        if run.error is not None:
+            raise TrainerError(self._desk.failure() or str(run.error)) from run.error
         if not in_group:
-            center = self._desk.center
-            self._load(Milestone(self._plan.progress(center.worker_iterations), center.copy()))
+            self._load(self._center())
 
-    def _attend(self, thread: threading.Thread) -> None:
+    def _attend(self, run: _Background) -> None:
         """Pass on wishes and take what comes, until the workers have ended and all is taken."""
         is_over = False
         while not is_over:
-            is_over = not thread.is_alive()
+            is_over = not run.thread.is_alive()
             self._obey(self._poll())
             milestone = self._desk.next_milestone(0 if is_over else _TICK_S)
             for record in self._desk.take_records():
@@ -176,8 +166,7 @@ class _Run:
             self._is_snapshot_wanted = True
             self._desk.request_publication()
         elif action is Action.SNAPSHOT:
-            center = self._desk.center
-            self._load(Milestone(self._plan.progress(center.worker_iterations), center.copy()))
+            self._load(self._center())
             self._snapshot()
 
     def _check_silence(self) -> None:
@@ -200,6 +189,10 @@ class _Run:
             self._save_at_end()
         if self._milestones.is_test(before, self._reached) and not self._is_stopping:
             self._test()
+
+    def _center(self) -> Milestone:
+        center = self._desk.center
+        return Milestone(self._plan.progress(center.worker_iterations), center.copy())
 
     def _load(self, milestone: Milestone) -> None:
         self._solver.net.flat.data.copy_(milestone.parameters)
@@ -229,6 +222,29 @@ class _Run:
     def _snapshot(self) -> None:
         self._solver.snapshot()
         self._saved_at = self._solver.iteration
+
+
+@final
+class _Background:
+    """Something that runs in a thread of its own from now on.
+
+    Attributes:
+        thread: The thread.
+        error: What it ended with, if with an exception.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.error: Exception | None = None
+        self.thread = threading.Thread(
+            target=self._run, args=(action,), daemon=True, name="cluster"
+        )
+        self.thread.start()
+
+    def _run(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever it is, the driver raises it in its own thread
+            self.error = error
 
 
 def _tasks(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, final
 
-from solvers import Solver
+from solvers import Callback, Solver
 from trainer.caffe_log import CaffeFormatter
 from trainer.coordinator import run_distributed
 from trainer.data.feed import open_feed
@@ -37,7 +38,7 @@ def launch(
     poll: SignalPoll,
     log_to_file: bool,
     log_to_terminal: bool,
-) -> None:
+) -> str:
     """Train a recipe to its `max_iter`.
 
     Args:
@@ -51,6 +52,9 @@ def launch(
         log_to_file: Write Caffe's log lines beside the snapshots.
         log_to_terminal: Write them to standard error even if that is a terminal; elsewhere they
             always go there.
+
+    Returns:
+        How it ended, in words.
 
     Raises:
         PrototxtError, SolverError, TrainerError: Something cannot be built, read or written.
@@ -75,7 +79,8 @@ def launch(
             solver.restore(snapshot)
         metrics = MetricsFile(metrics_path(recipe.param), recipe.batch_size)
         stack.callback(metrics.close)
-        solver.callbacks.append(MetricsCallback(metrics))
+        result = _Result(solver)
+        solver.callbacks += [MetricsCallback(metrics), result]
         bar: ProgressBar | None = None
         if shows_bar:
             bar = ProgressBar(recipe.param.max_iter, solver.iteration)
@@ -90,6 +95,28 @@ def launch(
             observer = _WorkersObserver(metrics, bar)
             run_distributed(solver, plan, observer=observer, net=recipe.net, poll=poll)
         logger.info("Optimization Done.")
+        return str(result)
+
+
+@final
+class _Result(Callback):
+    """Remembers the last test and snapshot."""
+
+    def __init__(self, solver: Solver) -> None:
+        self._solver, self._start = solver, time.monotonic()
+        self._outputs: dict[str, float] = {}
+        self._state: Path | None = None
+
+    def on_test(self, solver: Solver, results: Sequence[dict[str, float]]) -> None:
+        self._outputs = results[0] if results else {}
+
+    def on_snapshot(self, solver: Solver, path: Path) -> None:
+        self._state = path
+
+    def __str__(self) -> str:
+        parts = [f"iteration {self._solver.iteration}", f"{time.monotonic() - self._start:.0f} s"]
+        parts += [f"{name} {value:.4f}" for name, value in self._outputs.items()]
+        return ", ".join([*parts, *([str(self._state)] if self._state else [])])
 
 
 @final

@@ -11,6 +11,8 @@ from trainer.plan import DistributedPlan
 
 logger = logging.getLogger(__name__)
 
+_MEASURED = ("loss", "lr", "compute_s", "exchange_s", "staleness")
+
 
 class Observer(Protocol):
     """Follows a run; called in the thread that runs it. Tests come by `solver.callbacks`."""
@@ -22,9 +24,9 @@ class Observer(Protocol):
         """Hear of a worker's exchange.
 
         Args:
-            record: rank, worker_iteration; iteration and samples of the whole run; loss, the
-                worker's mean since its last exchange, None if it had nothing left to do; lr;
-                compute_s, exchange_s; staleness.
+            record: rank, worker_iteration; iteration and samples of the run if all workers were
+                as far as this one; loss, its mean since its last exchange, None if it had nothing
+                left to do; lr; compute_s, exchange_s; staleness.
         """
 
 
@@ -47,31 +49,38 @@ class Tally:
         self._iterations = {
             rank: plan.share(rank, plan.start_iteration) for rank in range(plan.num_workers)
         }
-        self._samples = dict.fromkeys(self._iterations, 0)
+        self._batch = 0
         self._losses: list[float] = []
         self._lap = (self.iteration, time.monotonic())
 
     @property
     def samples(self) -> int:
-        """Images that all workers together have seen."""
-        return sum(self._samples.values())
+        """Images that all workers together have seen, those before a resumption included."""
+        return sum(self._iterations.values()) * self._batch
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take a worker's record: one of `trainer.worker`."""
-        values = dict(record)
-        kind, rank = values.pop("kind"), values["rank"]
-        self._iterations[rank] = values["iteration"]
-        self._samples[rank] = values["samples"]
+        loss, self._batch = record["loss"], record["batch"]
+        self._iterations[record["rank"]] = record["iteration"]
         before, self.iteration = self.iteration, self._plan.progress(sum(self._iterations.values()))
-        loss = values["loss"]
         if loss is not None:
             self._losses.append(loss)
             self._observer.on_progress(self.iteration, loss)
-        if kind == "exchange":
-            whole = {"iteration": self.iteration, "samples": self.samples}
-            worker = {"worker_iteration": values["iteration"]}
-            self._observer.on_exchange({**values, **whole, **worker})
-            self._log(before, values["lr"])
+        if record["kind"] == "exchange":
+            self._observer.on_exchange(self._measurements(record))
+            self._log(before, record["lr"])
+
+    def _measurements(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an observer hears of an exchange."""
+        plan, worker_iteration = self._plan, record["iteration"]
+        iteration = min(worker_iteration * plan.lr_stride, plan.max_iter)
+        return {
+            "rank": record["rank"],
+            "iteration": iteration,
+            "samples": iteration * record["batch"] * plan.num_workers // plan.lr_stride,
+            "worker_iteration": worker_iteration,
+            **{name: record[name] for name in _MEASURED},
+        }
 
     def _log(self, before: int, rate: float) -> None:
         """Write Caffe's two lines when the run passes a multiple of `display`."""

@@ -89,7 +89,7 @@ class _Loop(Callback):
         self._layout = Layout.of(solver.net.flat.segments)
         self._end = plan.share(task.rank, plan.max_iter)
         self._progress = plan.start_iteration
-        self._samples = _batch_size(solver) * solver.param.iter_size
+        self._batch = _batch_size(solver) * solver.param.iter_size
         self._losses: list[float] = []
         self._records: list[Mapping[str, Any]] = []
         self._last_beat = time.monotonic()
@@ -118,7 +118,7 @@ class _Loop(Callback):
                 {
                     "kind": "progress",
                     "iteration": solver.iteration,
-                    "samples": solver.iteration * self._samples,
+                    "batch": self._batch,
                     "loss": loss,
                 }
             )
@@ -143,7 +143,7 @@ class _Loop(Callback):
             {
                 "kind": "exchange",
                 "iteration": solver.iteration,
-                "samples": solver.iteration * self._samples,
+                "batch": self._batch,
                 "loss": sum(losses) / len(losses) if losses else None,
                 "lr": self._lr(),
                 "compute_s": compute_s,

@@ -150,7 +150,7 @@ def test_failure_is_that_of_the_worker_and_not_of_its_peers(desk: Desk) -> None:
     for rank in (0, 1):
         desk.start(rank, f"host{rank}")
     desk.fail(0, 1, "peer gone", "", lost_peer=True)
-    assert "worker 1 on host1 ended without a word" in str(desk.failure())
+    assert "worker 1 on host1 was lost" in str(desk.failure())
     desk.fail(1, 1, "my disk broke", "", lost_peer=False)
     assert desk.failure() == "worker 1 on host1: my disk broke"
 

@@ -60,24 +60,14 @@ def joined(
     Raises:
         PeerLostError: Not all came in time.
     """
-    timeout = timedelta(seconds=timeout_s)
+    listener = socket.create_server((host, 0)) if rank == 0 else None
+    address = publish(f"{host}:{listener.getsockname()[1]}" if listener else "")
     if host == _LOOPBACK:
         # gloo listens where the host's name leads to, which need not be the loopback.
         interface = "lo0" if sys.platform == "darwin" else "lo"
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-    listener = socket.create_server((host, 0)) if rank == 0 else None
-    own = f"{host}:{listener.getsockname()[1]}" if listener else ""
-    store_host, _, port = publish(own).rpartition(":")
     try:
-        store = dist.TCPStore(  # type: ignore[attr-defined]  # documented, but not in __all__
-            store_host,
-            int(port),
-            is_master=rank == 0,
-            timeout=timeout,
-            wait_for_workers=False,
-            master_listen_fd=listener.detach() if listener else None,
-        )
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+        _connect(rank, size, address, listener, timedelta(seconds=timeout_s))
     except RuntimeError as error:
         raise PeerLostError(
             f"the workers could not connect within {timeout_s:g} s ({str(error).splitlines()[0]}); "
@@ -87,3 +77,19 @@ def joined(
         yield GlooGroup(size, timeout_s)
     finally:
         dist.destroy_process_group()
+
+
+def _connect(
+    rank: int, size: int, address: str, listener: socket.socket | None, timeout: timedelta
+) -> None:
+    """Start the process group; rank 0 serves the others' meeting point on `listener`."""
+    host, _, port = address.rpartition(":")
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # documented, but not in __all__
+        host,
+        int(port),
+        is_master=rank == 0,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach() if listener else None,
+    )
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)

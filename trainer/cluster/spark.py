@@ -138,5 +138,5 @@ def _reason(error: Py4JError) -> str:
     if own:
         return f"{worker}: {own[-1]}"
     if "exited unexpectedly" in text or "ExecutorLostFailure" in text:
-        return f"{worker} was lost, {first_line(error)}: killed, or out of memory?"
+        return f"{worker} was lost: killed, or out of memory? Spark says: {first_line(error)}"
     return f"{worker}: {first_line(error)}"

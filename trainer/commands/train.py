@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     sys.stdout.flush()
-    launch(
+    result = launch(
         recipe,
         plan,
         device=device,
@@ -165,6 +165,7 @@ def run(args: argparse.Namespace) -> int:
         log_to_file=args.out is not None,
         log_to_terminal=args.verbose,
     )
+    print(f"end        {result}")
     return 0
 
 

@@ -244,10 +244,7 @@ class Desk:
         if not lost:
             first = self._failures[0]
             return f"worker {first.rank} on {first.host}: {first.message}"
-        return (
-            f"{', '.join(lost)} ended without a word (killed, or out of memory?); the others "
-            "noticed it"
-        )
+        return f"{', '.join(lost)} was lost: killed, or out of memory? The others noticed it"
 
     def close(self) -> None:
         """Let nobody wait any more."""
