@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -35,3 +35,23 @@ class FeedOpener(Protocol):
 
     def __call__(self, specs: Sequence[DataSpec]) -> Feed:
         """Open the sources of all `specs` and return one feed over them."""
+
+
+class NoFeed:
+    """The feed of a net without data layers: nothing; its Input layers are the caller's to fill."""
+
+    shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+    def next(self) -> dict[str, Tensor]:
+        """Return no blobs."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return an empty position."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take any position."""
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 
-def output_line(kind: str, number: int, name: str, value: float, weight: float) -> str:
-    """Return the line of one output element; `kind` is Train or Test, `weight` its loss weight."""
-    line = f"    {kind} net output #{number}: {name} = {value:g}"
-    return f"{line} (* {weight:g} = {weight * value:g} loss)" if weight else line
+from torch import Tensor
+
+
+def output_lines(
+    kind: str, outputs: Mapping[str, Tensor], loss_weights: Mapping[str, float]
+) -> Iterator[str]:
+    """Return a line per element of a net's outputs, numbered through.
+
+    Args:
+        kind: Train or Test.
+        outputs: Values by blob name, in the net's order.
+        loss_weights: Weight of every blob that has one.
+    """
+    number = 0
+    for name, values in outputs.items():
+        weight = loss_weights.get(name, 0.0)
+        for value in values.detach().reshape(-1).tolist():
+            line = f"    {kind} net output #{number}: {name} = {value:g}"
+            yield f"{line} (* {weight:g} = {weight * value:g} loss)" if weight else line
+            number += 1

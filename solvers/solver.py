@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,8 +20,8 @@ from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from prototxt_parser.random_source import RandomSource
 from prototxt_parser.weights import load_weights
 from solvers.callbacks import Action, Callback
-from solvers.feed import Feed, FeedOpener
-from solvers.log_format import output_line
+from solvers.feed import Feed, FeedOpener, NoFeed
+from solvers.log_format import output_lines
 from solvers.loss_window import LossWindow
 from solvers.lr_policies import LearningRate
 from solvers.settings import NetChoice, check_settings, test_choices, train_choice
@@ -221,7 +220,7 @@ class Solver:
 
     def _build(self, choice: NetChoice, random: RandomSource) -> tuple[Net, Feed]:
         specs = data_specs(choice.definition, choice.state)
-        feed: Feed = self._open_feed(specs) if specs else _NoFeed()
+        feed: Feed = self._open_feed(specs) if specs else NoFeed()
         net = build_for_state(
             choice.definition, choice.state, input_shapes=feed.shapes, random=random
         )
@@ -292,16 +291,11 @@ class Solver:
             self.smoothed_loss,
         )
         self._lap = (self.iteration, time.monotonic())
-        self._log_outputs()
+        outputs = {name: self.net.blobs[name] for name in self.net.outputs}
+        for line in output_lines("Train", outputs, self.net.loss_weights):
+            logger.info("%s", line)
         for callback in self.callbacks:
             callback.on_display(self, self.iteration)
-
-    def _log_outputs(self) -> None:
-        weights, number = self.net.loss_weights, 0
-        for name in self.net.outputs:
-            for value in self.net.blobs[name].detach().reshape(-1).tolist():
-                logger.info(output_line("Train", number, name, value, weights.get(name, 0.0)))
-                number += 1
 
     @torch.no_grad()
     def _final_display(self) -> None:
@@ -310,24 +304,6 @@ class Solver:
         logger.info("Iteration %d, loss = %g", self.iteration, self.smoothed_loss)
         for callback in self.callbacks:
             callback.on_display(self, self.iteration)
-
-
-class _NoFeed:
-    """Batches of a net without data layers: nothing; its Input layers are fed by the caller."""
-
-    shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
-
-    def next(self) -> dict[str, Tensor]:
-        return {}
-
-    def state_dict(self) -> dict[str, object]:
-        return {}
-
-    def load_state_dict(self, state: object) -> None:
-        del state
-
-    def close(self) -> None:
-        pass
 
 
 def _weight_files(param: SolverParameter) -> list[str]:

@@ -6,7 +6,7 @@ Source: caffe/src/caffe/solver.cpp, Solver::Test.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prototxt_parser.net import Net
 from solvers.feed import Feed
-from solvers.log_format import output_line
+from solvers.log_format import output_lines
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +63,14 @@ def score(
             sums[name] = sums[name] + flat if name in sums else flat
     if with_loss:
         logger.info("Test loss: %g", loss / test.iterations)
-    results: dict[str, float] = {"loss (total)": loss / test.iterations} if with_loss else {}
-    weights, number = test.net.loss_weights, 0
-    for name, total in sums.items():
-        for index, element in enumerate((total / test.iterations).tolist()):
-            logger.info(output_line("Test", number, name, element, weights.get(name, 0.0)))
-            results[name if total.numel() == 1 else f"{name}[{index}]"] = element
-            number += 1
-    return results
+    means = {name: total / test.iterations for name, total in sums.items()}
+    for line in output_lines("Test", means, test.net.loss_weights):
+        logger.info("%s", line)
+    total_loss = {"loss (total)": loss / test.iterations} if with_loss else {}
+    return total_loss | dict(_elements(means))
+
+
+def _elements(outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
+    for name, values in outputs.items():
+        for index, value in enumerate(values.tolist()):
+            yield (name if values.numel() == 1 else f"{name}[{index}]"), value

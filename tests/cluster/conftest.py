@@ -26,17 +26,19 @@ class Standalone:
     master: str
     workers: tuple[int, ...]
 
-    def python_workers(self) -> list[psutil.Process]:
-        """Return the processes that run tasks: forks of a daemon that each executor starts."""
-        found = []
-        for worker in self.workers:
-            for process in psutil.Process(worker).children(recursive=True):
-                parent = process.parent()
-                if parent is not None and all(
-                    "pyspark.daemon" in " ".join(p.cmdline()) for p in (process, parent)
-                ):
-                    found.append(process)
-        return found
+    def python_workers(self, since: float) -> list[psutil.Process]:
+        """Return the processes started `since` then that run tasks: forks of executors' daemons."""
+        children = [psutil.Process(pid).children(recursive=True) for pid in self.workers]
+        return [p for own in children for p in own if _runs_tasks(p, since)]
+
+
+def _runs_tasks(process: psutil.Process, since: float) -> bool:
+    try:
+        family = (process, process.parent())
+        is_forked = all(p is not None and "pyspark.daemon" in p.cmdline() for p in family)
+        return is_forked and process.create_time() > since
+    except psutil.NoSuchProcess:  # it has just ended
+        return False
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Runs on a real standalone master with two worker processes."""
 
 import logging
+import time
 from pathlib import Path
 
 import psutil
@@ -43,11 +44,12 @@ class Killer:
 
     def __init__(self, cluster: Standalone, recorder: Recorder) -> None:
         self._cluster, self._recorder = cluster, recorder
+        self._since = time.time()
         self.killed: list[psutil.Process] = []
 
     def __call__(self) -> Action:
         if len(self._recorder.exchanges) >= 4 and not self.killed:
-            self.killed = self._cluster.python_workers()[:1]
+            self.killed = self._cluster.python_workers(self._since)[:1]
             for process in self.killed:
                 process.kill()
         return Action.NONE
