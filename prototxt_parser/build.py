@@ -123,7 +123,7 @@ class _Builder:
     def finish(self) -> Net:
         """Return the net."""
         param = self.definition.param
-        return Net(
+        net = Net(
             param.name,
             self.context.phase,
             self.steps,
@@ -133,6 +133,8 @@ class _Builder:
             self.context.random,
             force_backward=param.force_backward,
         )
+        net.debug_info = param.debug_info
+        return net
 
     def _check_counts(self, layer_type: type[Layer], param: caffe_pb2.LayerParameter) -> None:
         layer_type.bottom_count.check(param.type, "bottom", len(param.bottom))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prototxt_parser.data_spec import DataSpec
+from prototxt_parser.debug_info import DebugTrace
 from prototxt_parser.errors import LayerError, PrototxtError
 from prototxt_parser.flat_parameters import FlatParameters, Slot
 from prototxt_parser.layers.base import Layer
@@ -79,6 +80,7 @@ class Net(nn.Module):
         random: Source of Dropout's randomness.
         blobs: Blobs of the last forward pass by name, as the last layer to write each left it.
         keeps_diffs: Whether the next passes keep gradients of blobs for `diff`.
+        debug_info: Whether the next passes log mean absolute values, as Caffe's debug_info.
     """
 
     def __init__(
@@ -98,7 +100,8 @@ class Net(nn.Module):
         self.steps, self.outputs = tuple(steps), tuple(outputs)
         self.blob_shapes = dict(blob_shapes)
         self.blobs: dict[str, Tensor] = {}
-        self.keeps_diffs = False
+        self.keeps_diffs = self.debug_info = False
+        self._trace = DebugTrace()
         self._force_backward = force_backward
         self._first: dict[str, Tensor] = {}
         self._loss_terms: list[Tensor] = []
@@ -165,7 +168,7 @@ class Net(nn.Module):
             PrototxtError: An input is missing or unknown, or a layer refuses its bottoms; the
                 message names the layer and its place.
         """
-        self.blobs, self._first, self._loss_terms = {}, {}, []
+        self.blobs, self._first, self._loss_terms, self._trace = {}, {}, [], DebugTrace()
         self._feed(dict(inputs or {}))
         for step in self.steps:
             if not step.is_source:
@@ -184,6 +187,8 @@ class Net(nn.Module):
             )  # makes every parameter's gradient a view before autograd adds to it
         if pairs:
             torch.autograd.backward([root for root, _ in pairs], [seed for _, seed in pairs])
+        if self.debug_info:
+            self._trace.backward(self)
 
     def diff(self, name: str) -> Tensor:
         """Return the gradient of blob `name` after `backward`; zeros where none arrived.
@@ -232,6 +237,8 @@ class Net(nn.Module):
                 if self._force_backward:
                     value = value.detach().requires_grad_()
                 self._store(top, value)
+            if self.debug_info:
+                self._trace.forward(step, [], [self.blobs[top] for top in step.tops])
         if inputs:
             raise PrototxtError(
                 f'net "{self.name}": Input blob arguments do not match net inputs. '
@@ -243,11 +250,14 @@ class Net(nn.Module):
         return next(self.parameters(), torch.empty(0))
 
     def _run(self, step: Step) -> None:
+        bottoms = self._bottoms(step)
         try:
-            tops = step.layer(*self._bottoms(step))
+            tops = step.layer(*bottoms)
         except LayerError as error:
             raise step.located(error) from error
         values = tops if isinstance(tops, tuple) else (tops,)
+        if self.debug_info:
+            self._trace.forward(step, bottoms, values)
         for top, value, weight in zip(step.tops, values, step.loss_weights, strict=True):
             self._store(top, value)
             if weight:

@@ -166,6 +166,7 @@ class Solver:
     def forward_backward(self) -> float:
         """Run `iter_size` forward and backward passes from zeroed gradients; return the loss."""
         self.net.flat.grad.zero_()
+        self._set_debug_info(self._is_displaying())
         loss = 0.0
         for _ in range(self.param.iter_size):
             self.net(self._next_batch())
@@ -229,7 +230,13 @@ class Solver:
     def _test_net(self, choice: NetChoice, random: RandomSource) -> TestNet:
         net, feed = self._build(choice, random)
         net.share_with(self.net)
+        net.debug_info = net.debug_info or self.param.debug_info
         return TestNet(net, feed, choice.iterations)
+
+    def _set_debug_info(self, is_displaying: bool) -> None:
+        """Have the train net print what debug_info asks for: of the solver only on displays."""
+        if self.param.debug_info:
+            self.net.debug_info = is_displaying
 
     def _next_batch(self) -> dict[str, Tensor]:
         return dict(self.feed.next())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -326,3 +327,26 @@ def test_write_errors_are_write_errors(tmp_path: Path) -> None:
     net = make(tmp_path).net
     with pytest.raises(WriteError, match=r"cannot write: No such file or directory"):
         save_weights(net, tmp_path / "missing" / "w.caffemodel")
+
+
+def test_debug_info_prints_every_layer_on_display_iterations(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    make(tmp_path, "debug_info: true display: 2").advance(2)
+    lines = [re.sub(r": \S+$", "", line) for line in messages(caplog, "    [")]
+    assert lines[:6] == [
+        "    [Forward] Layer feed, top blob x data",
+        "    [Forward] Layer feed, top blob y data",
+        "    [Forward] Layer hid, top blob hid data",
+        "    [Forward] Layer hid, param blob 0 data",
+        "    [Forward] Layer hid, param blob 1 data",
+        "    [Forward] Layer norm, top blob hid data",
+    ]
+    backward = [line for line in lines if "[Backward] Layer" in line]
+    assert backward[:2] == [
+        "    [Backward] Layer loss, bottom blob score diff",
+        "    [Backward] Layer score, bottom blob hid diff",
+    ]
+    assert backward[-1] == "    [Backward] Layer hid, param blob 1 diff"
+    assert len(messages(caplog, "    [Backward] All net params (data, diff): L1 norm = (")) == 1
