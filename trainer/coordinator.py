@@ -102,8 +102,10 @@ class _Run:
             Layout.of(solver.net.flat.segments),
             is_locked=self._strategy.is_center_locked,
         )
-        self._reached = plan.start_iteration
-        self._saved_at = -1
+        self._reached = start = plan.start_iteration
+        # As Caffe's, which takes a multiple of `snapshot` for saved.
+        is_saved = solver.param.snapshot and start % solver.param.snapshot == 0
+        self._saved_at = start if is_saved else -1
         self._is_stopping = self._is_snapshot_wanted = False
 
     def run(self, cluster: Cluster, net: NetDefinition) -> RunResult:

@@ -258,7 +258,9 @@ def test_resumed_run_goes_on_in_the_data(folder: Path, per_worker: bool) -> None
 def test_nothing_left_to_do_changes_nothing(folder: Path) -> None:
     whole = run_plan(make_plan("deepspark", 2, folder), folder)
     plan = make_plan("deepspark", 2, folder, start_iteration=40)
-    again = run_plan(plan, folder, change=resume(folder, 40))
+    saved = (folder / "tiny_iter_40.caffemodel").stat().st_mtime_ns
+    again = run_plan(plan, folder, change=resume(folder, 40), snapshot=20)
+    assert (folder / "tiny_iter_40.caffemodel").stat().st_mtime_ns == saved
     assert torch.equal(again.parameters, whole.parameters)
     assert (again.recorder.exchanges, again.recorder.tests) == ([], [])
 
