@@ -20,6 +20,9 @@ class Feed(Protocol):
     def next(self) -> Mapping[str, Tensor]:
         """Return the next batch: float32 CPU tensors by blob name; the caller may keep them."""
 
+    def skip(self, batches: int) -> None:
+        """Pass over batches without making them."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch that `next` returned, as JSON values."""
 
@@ -45,6 +48,9 @@ class NoFeed:
     def next(self) -> dict[str, Tensor]:
         """Return no blobs."""
         return {}
+
+    def skip(self, batches: int) -> None:
+        """Pass over nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return an empty position."""

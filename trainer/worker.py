@@ -16,7 +16,7 @@ import torch
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.errors import PrototxtError
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
-from solvers import Action, Callback, Feed, Solver, SolverError
+from solvers import Action, Callback, Solver, SolverError
 from trainer.data.feed import open_feed
 from trainer.errors import TrainerError
 from trainer.links import Control, DriverLink, Group, PeerLostError, Start
@@ -204,14 +204,8 @@ def _build_solver(task: WorkerTask, start: Start) -> Solver:
     if start.iteration:
         solver.iteration = start.iteration
         settle_rate(solver)
-        _skip(solver.feed, start.iteration * solver.param.iter_size)
+        solver.feed.skip(start.iteration * solver.param.iter_size)
     return solver
-
-
-def _skip(feed: Feed, batches: int) -> None:
-    """Pass the batches that the iterations before a restart have used."""
-    for _ in range(batches):
-        feed.next()
 
 
 def _device(name: str, rank: int) -> str:

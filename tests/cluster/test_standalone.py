@@ -8,7 +8,8 @@ import psutil
 import pytest
 import torch
 
-from conftest import Standalone
+from benchmarks.spark_standalone import Standalone
+from conftest import python_workers
 from solvers import Action
 from tiny_task import DROPOUT, Recorder, make_plan, run_plan
 from trainer.errors import TrainerError
@@ -17,10 +18,10 @@ from trainer.plan import IN_PROCESS
 pytestmark = pytest.mark.cluster
 
 
-def test_sparknet_is_its_oracle(standalone: Standalone, folder: Path) -> None:
+def test_sparknet_is_its_oracle(cluster: Standalone, folder: Path) -> None:
     real, oracle = (
         run_plan(make_plan("sparknet", 2, folder, max_iter=243, master=master), folder, DROPOUT)
-        for master in (standalone.master, IN_PROCESS)
+        for master in (cluster.master, IN_PROCESS)
     )
     torch.testing.assert_close(real.parameters, oracle.parameters, rtol=0, atol=1e-6)
     torch.testing.assert_close(real.history[0], oracle.history[0], rtol=0, atol=1e-6)
@@ -28,8 +29,8 @@ def test_sparknet_is_its_oracle(standalone: Standalone, folder: Path) -> None:
     assert real.result.samples == oracle.result.samples == 243 * 5
 
 
-def test_deepspark_learns(standalone: Standalone, folder: Path) -> None:
-    plan = make_plan("deepspark", 2, folder, max_iter=800, master=standalone.master)
+def test_deepspark_learns(cluster: Standalone, folder: Path) -> None:
+    plan = make_plan("deepspark", 2, folder, max_iter=800, master=cluster.master)
     outcome = run_plan(plan, folder)
     assert outcome.result.iteration == 800
     losses = {rank: [] for rank in range(2)}
@@ -49,21 +50,19 @@ class Killer:
 
     def __call__(self) -> Action:
         if len(self._recorder.exchanges) >= 4 and not self.killed:
-            self.killed = self._cluster.python_workers(self._since)[:1]
+            self.killed = python_workers(self._cluster, self._since)[:1]
             for process in self.killed:
                 process.kill()
         return Action.NONE
 
 
 def test_lost_asynchronous_worker_is_replaced_while_the_other_goes_on(
-    standalone: Standalone, folder: Path, caplog: pytest.LogCaptureFixture
+    cluster: Standalone, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "trainer")
     recorder = Recorder()
-    killer = Killer(standalone, recorder)
-    plan = make_plan(
-        "deepspark", 2, folder, max_iter=6000, sync_interval=2, master=standalone.master
-    )
+    killer = Killer(cluster, recorder)
+    plan = make_plan("deepspark", 2, folder, max_iter=6000, sync_interval=2, master=cluster.master)
     outcome = run_plan(plan, folder, poll=killer, recorder=recorder, test_iter=[])
     assert killer.killed
     assert outcome.result.iteration == 6000
@@ -72,16 +71,16 @@ def test_lost_asynchronous_worker_is_replaced_while_the_other_goes_on(
     assert {record["worker_iteration"] for record in recorder.exchanges} >= {3000}
 
 
-def test_lost_synchronous_worker_ends_the_run(standalone: Standalone, folder: Path) -> None:
+def test_lost_synchronous_worker_ends_the_run(cluster: Standalone, folder: Path) -> None:
     recorder = Recorder()
-    killer = Killer(standalone, recorder)
-    plan = make_plan("sparknet", 2, folder, max_iter=10**6, master=standalone.master)
+    killer = Killer(cluster, recorder)
+    plan = make_plan("sparknet", 2, folder, max_iter=10**6, master=cluster.master)
     with pytest.raises(TrainerError, match=r"worker [01] .*was lost: killed, or out of memory"):
         run_plan(plan, folder, poll=killer, recorder=recorder, test_iter=[])
     assert killer.killed
 
 
-def test_too_few_executors_are_counted(standalone: Standalone, folder: Path) -> None:
-    plan = make_plan("sparknet", 3, folder, master=standalone.master, start_timeout_s=5.0)
+def test_too_few_executors_are_counted(cluster: Standalone, folder: Path) -> None:
+    plan = make_plan("sparknet", 3, folder, master=cluster.master, start_timeout_s=5.0)
     with pytest.raises(TrainerError, match=r"3 workers of 1 core.* room for [0-2] after 5 s"):
         run_plan(plan, folder)

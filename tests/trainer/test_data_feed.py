@@ -100,6 +100,17 @@ def test_a_feed_goes_on_bit_for_bit_from_a_saved_position(ten: Path) -> None:
         assert all(torch.equal(wanted, copy) for copy in copies)
 
 
+def test_skipped_batches_are_those_that_next_would_have_given(ten: Path) -> None:
+    spec = data_layer(ten, transform=RANDOM)
+    with opened(spec, rank=1, world_size=2) as feed, opened(spec, rank=1, world_size=2) as other:
+        for _ in range(7):
+            feed.next()
+        other.next()
+        other.skip(6)
+        assert other.state_dict() == feed.state_dict()
+        assert torch.equal(other.next()["data"], feed.next()["data"])
+
+
 def test_the_position_does_not_count_what_was_read_ahead(ten: Path) -> None:
     with opened(data_layer(ten, data="backend: LMDB prefetch: 9")) as feed:
         feed.next()

@@ -75,6 +75,15 @@ class NetFeed:
         """
         return {top: blob for lane in self._lanes for top, blob in lane.next().items()}
 
+    def skip(self, batches: int) -> None:
+        """Pass over batches, by moving to where the one after them begins.
+
+        Raises:
+            DataError: A database is damaged.
+        """
+        for lane in self._lanes:
+            lane.skip(batches)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch that `next` returned, as JSON values."""
         return {"layers": [{"name": lane.name, **asdict(lane.position)} for lane in self._lanes]}
@@ -128,8 +137,12 @@ class _Lane:
         if not self._prefetcher.close():
             raise DataError(f"{self.source.where}: cannot move while a read hangs; start anew")
         self.source.seek(position)
-        self.position = position
+        self.position = self.source.position
         self._prefetcher = self._start()
+
+    def skip(self, batches: int) -> None:
+        if batches:
+            self.seek(self.source.after(self.position, batches))
 
     def close(self) -> None:
         # While the thread reads, the database has to stay open under it.

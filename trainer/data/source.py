@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -30,7 +30,8 @@ class Position:
 
     Attributes:
         item: Items before it since the run began.
-        key: Key of the database entry there, in hexadecimal, to find it without counting.
+        key: Key of the database entry there, in hexadecimal, to find it without counting; "" if
+            it has to be found by counting.
         begin: First entry of the part of the database that is read.
         end: Entry after its last.
 
@@ -154,6 +155,11 @@ class DataSource:
         blobs = dict(zip(self._spec.tops, tensors, strict=False))
         return SourceBatch(blobs, self.position)
 
+    def after(self, position: Position, batches: int) -> Position:
+        """Return the place `batches` batches after `position`."""
+        items = batches * self._spec.param.data_param.batch_size
+        return replace(position, item=position.item + items, key="")
+
     def seek(self, position: Position) -> None:
         """Go to a `position` of this or of an equal source.
 
@@ -169,7 +175,7 @@ class DataSource:
                     " use the same database and number of workers, or start without the position"
                 )
             entry = here.begin + position.item % (here.end - here.begin)
-            self._reader.seek(entry, bytes.fromhex(position.key))
+            self._reader.seek(entry, bytes.fromhex(position.key) or None)
         self._item = position.item
 
     def close(self) -> None:
