@@ -65,7 +65,8 @@ def launch(
         prefix.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = Path(f"{prefix}_train.log") if log_to_file else None
-        stack.enter_context(_log_lines(log, to_terminal=log_to_terminal or not shows_bar))
+        mode = "w" if snapshot is None else "a"
+        stack.enter_context(_log_lines(log, mode, to_terminal=log_to_terminal or not shows_bar))
         solver = Solver(
             recipe.param,
             partial(open_feed, seed=seed, data_dir=data_dir),
@@ -77,7 +78,9 @@ def launch(
         if snapshot is not None:
             logger.info("Resuming from %s", snapshot)
             solver.restore(snapshot)
-        metrics = MetricsFile(metrics_path(recipe.param), recipe.batch_size)
+        metrics = MetricsFile(
+            metrics_path(recipe.param), recipe.batch_size, is_resumed=snapshot is not None
+        )
         stack.callback(metrics.close)
         result = _Result(solver)
         solver.callbacks += [MetricsCallback(metrics), result]
@@ -136,11 +139,11 @@ class _WorkersObserver:
 
 
 @contextmanager
-def _log_lines(path: Path | None, *, to_terminal: bool) -> Iterator[None]:
+def _log_lines(path: Path | None, mode: str, *, to_terminal: bool) -> Iterator[None]:
     """Send log records, as Caffe's lines, to a file and to standard error."""
     handlers: list[logging.Handler] = [logging.StreamHandler()] if to_terminal else []
     if path is not None:
-        handlers.append(logging.FileHandler(path))
+        handlers.append(logging.FileHandler(path, mode))
     root = logging.getLogger()
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in _OUR_LOGGERS}
     for ours in levels:

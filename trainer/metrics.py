@@ -19,21 +19,22 @@ from trainer.errors import TrainerError
 
 
 class MetricsFile:
-    """Appends records to a JSON-lines file.
+    """Writes records to a JSON-lines file.
 
     Args:
-        path: The file; an existing one is continued, so that a resumed run has one file.
+        path: The file.
         samples_per_iteration: Images that one iteration sees.
+        is_resumed: Continue an existing file; else it is replaced.
 
     Raises:
         TrainerError: The file cannot be opened.
     """
 
-    def __init__(self, path: Path, samples_per_iteration: int) -> None:
+    def __init__(self, path: Path, samples_per_iteration: int, *, is_resumed: bool) -> None:
         self.path, self._samples = path, samples_per_iteration
         self._start = time.monotonic()
         try:
-            self._file = path.open("a", buffering=1)
+            self._file = path.open("a" if is_resumed else "w", buffering=1)
         except OSError as error:
             raise TrainerError(f"{path}: cannot write metrics: {error.strerror}") from error
 
