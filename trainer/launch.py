@@ -65,8 +65,7 @@ def launch(
         prefix.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = Path(f"{prefix}_train.log") if log_to_file else None
-        mode = "w" if snapshot is None else "a"
-        stack.enter_context(_log_lines(log, mode, to_terminal=log_to_terminal or not shows_bar))
+        stack.enter_context(_log_lines(log, to_terminal=log_to_terminal or not shows_bar))
         solver = Solver(
             recipe.param,
             partial(open_feed, seed=seed, data_dir=data_dir),
@@ -139,11 +138,11 @@ class _WorkersObserver:
 
 
 @contextmanager
-def _log_lines(path: Path | None, mode: str, *, to_terminal: bool) -> Iterator[None]:
+def _log_lines(path: Path | None, *, to_terminal: bool) -> Iterator[None]:
     """Send log records, as Caffe's lines, to a file and to standard error."""
     handlers: list[logging.Handler] = [logging.StreamHandler()] if to_terminal else []
     if path is not None:
-        handlers.append(logging.FileHandler(path, mode))
+        handlers.append(logging.FileHandler(path))
     root = logging.getLogger()
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in _OUR_LOGGERS}
     for ours in levels:
