@@ -1,0 +1,40 @@
+"""Final accuracy of LeNet on MNIST, by its own solver file.
+
+python benchmarks/lenet.py --data data/mnist --runs runs/lenet
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from machine import report
+
+from trainer.cli import train_main
+
+
+def main() -> None:
+    """Train, and print accuracy and seconds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder made by torrefy data")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the run")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="file to add the result to (JSON lines)")
+    args = parser.parse_args()
+    start = time.monotonic()
+    flags = ["--data", str(args.data), "--out", str(args.runs), "--seed", str(args.seed)]
+    status = train_main(["--solver", "lenet_solver.prototxt", *flags])
+    if status:
+        sys.exit(status)
+    lines = (args.runs / "lenet_metrics.jsonl").read_text().splitlines()
+    last = [record for record in map(json.loads, lines) if record["kind"] == "test"][-1]
+    seconds = round(time.monotonic() - start)
+    figures = {"accuracy": last["accuracy"], "iteration": last["iteration"], "seconds": seconds}
+    report("lenet", {"seed": args.seed, **figures}, args.out)
+
+
+if __name__ == "__main__":
+    main()
