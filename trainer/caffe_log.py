@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
+from contextlib import suppress
+from pathlib import Path
+
+from trainer.errors import TrainerError
 
 _SOURCES = {
     "solvers.updater": "sgd_solver.cpp",
@@ -41,3 +46,25 @@ def _source(logger: str) -> str:
     while name not in _SOURCES and "." in name:
         name = name.rpartition(".")[0]
     return _SOURCES.get(name, f"{logger.rpartition('.')[2]}.py")
+
+
+class LogFile(logging.FileHandler):
+    """A log file whose failure, such as a full disk, ends the run with one message."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise what went wrong; the standard handler prints a traceback for every line.
+
+        Raises:
+            TrainerError: Always.
+        """
+        del record
+        error = sys.exc_info()[1]
+        raise TrainerError(f"{self.baseFilename}: cannot write the log: {error}") from error
+
+    def close(self) -> None:
+        """Close the file; what did not fit was reported when it was written."""
+        with suppress(OSError):
+            super().close()

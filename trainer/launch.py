@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from solvers import Callback, Solver
-from trainer.caffe_log import CaffeFormatter
+from trainer.caffe_log import CaffeFormatter, LogFile
 from trainer.coordinator import run_distributed
 from trainer.data.feed import open_feed
 from trainer.describe import metrics_path
@@ -142,7 +142,7 @@ def _log_lines(path: Path | None, *, to_terminal: bool) -> Iterator[None]:
     """Send log records, as Caffe's lines, to a file and to standard error."""
     handlers: list[logging.Handler] = [logging.StreamHandler()] if to_terminal else []
     if path is not None:
-        handlers.append(logging.FileHandler(path))
+        handlers.append(LogFile(path))
     root = logging.getLogger()
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in _OUR_LOGGERS}
     for ours in levels:

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ class MetricsFile:
             raise TrainerError(f"{self.path}: cannot write metrics: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what did not fit was reported when it was written."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def _plain(value: Any) -> Any:

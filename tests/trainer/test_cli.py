@@ -333,3 +333,23 @@ def test_signals_do_what_caffes_do(folder: Path, number: signal.Signals, ends: b
         assert process.wait(60) == 0
     assert "Optimization stopped early." in rest
     assert len(list(folder.glob("*.solverstate"))) == (1 if ends else 2)
+
+
+def test_full_disk_ends_the_run_in_one_message(folder: Path) -> None:
+    """A process that may write only small files stands for a disk that is full."""
+    script = (
+        "import resource, torch; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500));"
+        "from trainer.cli import train_main; raise SystemExit(train_main())"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script, *NET_FLAGS, "--out", "full"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "small_train.log: cannot write the log: [Errno 27] File too large" in errors[0]
