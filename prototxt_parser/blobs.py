@@ -64,7 +64,10 @@ def tensor_to_blob(tensor: Tensor) -> caffe_pb2.BlobProto:
 
 
 def blob_chunks(tensor: Tensor, diff: Tensor | None = None) -> list[Chunk]:
-    """Return a serialised BlobProto of a tensor, and of its diff, without copying the values."""
+    """Return a serialised BlobProto of a tensor, and of its diff, without copying the values.
+
+    A scalar has no `shape` at all, as in Caffe's files (caffe/src/caffe/blob.cpp, Blob::ToProto).
+    """
     shape = caffe_pb2.BlobShape(dim=tensor.shape).SerializeToString()
     chunks: list[Chunk] = []
     for number, values in ((_DATA_FIELD, tensor), (_DIFF_FIELD, diff)):
@@ -72,7 +75,7 @@ def blob_chunks(tensor: Tensor, diff: Tensor | None = None) -> list[Chunk]:
             array = values.detach().to("cpu", torch.float32).contiguous().numpy()
             payload = array.astype("<f4", copy=False).reshape(-1).view(np.uint8)
             chunks += field(number, [payload.data])
-    return [*chunks, *field(_SHAPE_FIELD, [shape])]
+    return [*chunks, *field(_SHAPE_FIELD, [shape])] if shape else chunks
 
 
 def field(number: int, chunks: Sequence[Chunk]) -> list[Chunk]:

@@ -131,6 +131,7 @@ class _Builder:
             self.shapes,
             sorted(self.unconsumed, key=str.encode),
             self.context.random,
+            dtype=self.context.dtype,
             force_backward=param.force_backward,
         )
         net.debug_info = param.debug_info

@@ -47,7 +47,7 @@ class Step:
     @property
     def is_source(self) -> bool:
         """Whether the net feeds this layer's tops (Input and data layers)."""
-        return not self.bottoms
+        return self.layer.is_fed
 
     def located(self, error: LayerError) -> PrototxtError:
         """Return `error` with the layer's place, name and type in front."""
@@ -83,6 +83,8 @@ class Net(nn.Module):
         debug_info: Whether the next passes log mean absolute values, as Caffe's debug_info.
     """
 
+    _example: Tensor
+
     def __init__(
         self,
         name: str,
@@ -93,6 +95,7 @@ class Net(nn.Module):
         outputs: Sequence[str],
         random: RandomSource,
         *,
+        dtype: torch.dtype,
         force_backward: bool,
     ) -> None:
         super().__init__()
@@ -105,6 +108,7 @@ class Net(nn.Module):
         self._force_backward = force_backward
         self._first: dict[str, Tensor] = {}
         self._loss_terms: list[Tensor] = []
+        self.register_buffer("_example", torch.empty(0, dtype=dtype), persistent=False)
         for number, step in enumerate(steps):
             self.add_module(_module_name(step.param.name, number, self), step.layer)
         self._flat: FlatParameters | None = FlatParameters(slots)
@@ -247,7 +251,7 @@ class Net(nn.Module):
 
     def _like(self) -> Tensor:
         """Return a tensor of the net's type and device."""
-        return next(self.parameters(), torch.empty(0))
+        return self._example
 
     def _run(self, step: Step) -> None:
         bottoms = self._bottoms(step)

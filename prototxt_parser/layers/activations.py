@@ -67,3 +67,51 @@ class TanH(Elementwise):
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the top."""
         return torch.tanh(bottoms[0])
+
+
+@final
+@register_layer("ELU")
+class ELU(Elementwise):
+    """x where x > 0, else alpha · (exp(x) - 1).
+
+    x = 0 counts as negative in the gradient.
+
+    Shape: any -> the same.
+    Differs from Caffe: with alpha < 0, in place, Caffe's gradient takes negative inputs for
+    positive ones; here it is the right one.
+    Source: caffe/src/caffe/layers/elu_layer.cpp, ELULayer.
+    """
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        """Compute the top."""
+        return functional.elu(bottoms[0], self.param.elu_param.alpha)
+
+
+@final
+@register_layer("BNLL")
+class BNLL(Elementwise):
+    """log(1 + exp(x)), the binomial normal log likelihood; x itself above 50.
+
+    Shape: any -> the same.
+    Differs from Caffe: in place, Caffe's gradient is taken at the top instead of the bottom; here
+    it is the right one.
+    Source: caffe/src/caffe/layers/bnll_layer.cpp, BNLLLayer.
+    """
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        """Compute the top."""
+        return functional.softplus(bottoms[0], threshold=50)
+
+
+@final
+@register_layer("Swish")
+class Swish(Elementwise):
+    """x · sigmoid(beta · x).
+
+    Shape: any -> the same.
+    Source: caffe/src/caffe/layers/swish_layer.cpp, SwishLayer.
+    """
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        """Compute the top."""
+        return bottoms[0] * torch.sigmoid(bottoms[0] * self.param.swish_param.beta)

@@ -87,6 +87,7 @@ class Layer(nn.Module, ABC):
         tops_match_bottoms: One top per bottom (Convolution).
         is_loss: Its first top has loss weight 1 unless the definition says otherwise, and may be
             left out of the definition.
+        is_fed: The net is given its tops instead of computing them (Input and data layers).
         allows_in_place: Whether a top may have the name of its bottom.
     """
 
@@ -94,6 +95,7 @@ class Layer(nn.Module, ABC):
     top_count: ClassVar[Arity] = exactly(1)
     tops_match_bottoms: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
+    is_fed: ClassVar[bool] = False
     allows_in_place: ClassVar[bool] = True
 
     def __init__(

@@ -22,6 +22,7 @@ class SourceLayer(Layer):
     """
 
     bottom_count = exactly(0)
+    is_fed = True
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext

@@ -25,6 +25,7 @@ class Input(Layer):
     """
 
     bottom_count = exactly(0)
+    is_fed = True
     top_count = at_least(1)
 
     def __init__(

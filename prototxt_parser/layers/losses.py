@@ -27,7 +27,7 @@ class Loss(Layer):
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Return a scalar."""
-        if bottoms[0][:1] != bottoms[1][:1]:
+        if not bottoms[0] or bottoms[0][:1] != bottoms[1][:1]:
             raise LayerError(
                 "The data and label should have the same first dimension. "
                 f"Received {bottoms[0]} and {bottoms[1]}"

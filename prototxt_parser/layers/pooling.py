@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Arity, Layer, LayerContext
+from prototxt_parser.layers.pooling_windows import Pair, PoolingWindows
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.proto import caffe_pb2
-from prototxt_parser.shapes import Shape, pooling_size, shape_text
+from prototxt_parser.shapes import Shape, shape_text
 
-_LOWEST = torch.finfo(torch.float32).min
 _MAX = caffe_pb2.PoolingParameter.MAX
 _STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
 
@@ -54,7 +52,11 @@ class Pooling(Layer):
         self._check_forms()
         self.stride = _pair(self.pool, "stride", 1)
         self.pad = _pair(self.pool, "pad", 0)
-        self._check_values()
+        if self.is_global and (self.pad != (0, 0) or self.stride != (1, 1)):
+            raise LayerError(
+                "With Global_pooling: true; only pad = 0 and stride = 1; "
+                f"received pad {self.pad}, stride {self.stride}"
+            )
 
     def _check_forms(self) -> None:
         pool = self.pool
@@ -68,107 +70,33 @@ class Pooling(Layer):
                 f"filters both kernel_h and kernel_w are required; received {given}"
             )
 
-    def _check_values(self) -> None:
-        if self.is_global and (self.pad != (0, 0) or self.stride != (1, 1)):
-            raise LayerError(
-                "With Global_pooling: true; only pad = 0 and stride = 1; "
-                f"received pad {self.pad}, stride {self.stride}"
-            )
-        kernel = (1, 1) if self.is_global else self.kernel((0, 0, 0, 0))
-        for name, values in (("Filter", kernel), ("Stride", self.stride)):
-            if 0 in values:
-                raise LayerError(f"{name} dimensions cannot be zero. Received {values}")
-        if any(pad >= size for pad, size in zip(self.pad, kernel, strict=True)) and any(self.pad):
-            raise LayerError(f"pad must be < kernel; received pad {self.pad}, kernel {kernel}")
-
-    def kernel(self, bottom: Shape) -> tuple[int, int]:
-        """Return the window (height, width); the whole plane for `global_pooling`."""
-        return bottom[2:4] if self.is_global else _pair(self.pool, "kernel", None)  # type: ignore[return-value]
-
-    def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        """Return the pooled shape, twice if there is a mask."""
-        bottom = bottoms[0]
+    def windows(self, bottom: Shape) -> PoolingWindows:
+        """Return the windows over a bottom; one over the whole plane for `global_pooling`."""
         if len(bottom) != 4:
             raise LayerError(
                 "Input must have 4 axes, corresponding to (num, channels, height, width); "
                 f"received {shape_text(bottom)}"
             )
         ceil = self.pool.round_mode == caffe_pb2.PoolingParameter.CEIL
-        sizes = [
-            pooling_size(*values, ceil=ceil, trim=any(self.pad))
-            for values in zip(bottom[2:], self.kernel(bottom), self.stride, self.pad, strict=True)
-        ]
-        if min(sizes) < 1:
-            raise LayerError(
-                f"the window {self.kernel(bottom)} does not fit into {shape_text(bottom)}"
-            )
-        return [(*bottom[:2], *sizes)] * self.num_tops
+        kernel = (bottom[2], bottom[3]) if self.is_global else _pair(self.pool, "kernel", None)
+        return PoolingWindows(kernel, self.stride, self.pad, ceil)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Return the pooled shape, twice if there is a mask."""
+        sizes = self.windows(bottoms[0]).sizes(bottoms[0])
+        return [(*bottoms[0][:2], *sizes)] * self.num_tops
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Pool."""
         x = bottoms[0]
-        height, width = self.top_shapes([tuple(x.shape)])[0][2:]
+        windows = self.windows(tuple(x.shape))
         if self.pool.pool != _MAX:
-            return self._average(x, (height, width))
-        y, index = self._maximum(x, (height, width))
+            return windows.average(x)
+        y, index = windows.maximum(x)
         return (y, index.to(y.dtype)) if self.num_tops > 1 else y
 
-    def _is_native(self, x: Tensor, size: tuple[int, int]) -> bool:
-        """Whether PyTorch's ceil mode gives `size` and takes the padding."""
-        kernel = self.kernel(tuple(x.shape))
-        native = tuple(
-            pooling_size(*values, ceil=True, trim=True)
-            for values in zip(x.shape[2:], kernel, self.stride, self.pad, strict=True)
-        )
-        return native == size and all(
-            2 * pad <= window for pad, window in zip(self.pad, kernel, strict=True)
-        )
 
-    def _maximum(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        if self._is_native(x, size):
-            y, index = functional.max_pool2d_with_indices(
-                x, self.kernel(tuple(x.shape)), self.stride, self.pad, ceil_mode=True
-            )
-            if torch.isfinite(y.detach().sum()):  # NaN and -inf, which Caffe skips, would show
-                return y, index
-        return self._maximum_by_padding(x, size)
-
-    def _maximum_by_padding(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Pool a plane padded by hand: any size, any pad; -FLT_MAX stands for what never wins."""
-        frame = self._frame(x, size)
-        cleaned = torch.where(x > _LOWEST, x, _LOWEST)
-        padded = functional.pad(cleaned, frame, value=_LOWEST)
-        y, index = functional.max_pool2d_with_indices(
-            padded, self.kernel(tuple(x.shape)), self.stride
-        )
-        row, column = index // padded.shape[3] - frame[2], index % padded.shape[3] - frame[0]
-        return y, torch.where(y > _LOWEST, row * x.shape[3] + column, -1)
-
-    def _average(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        kernel = self.kernel(tuple(x.shape))
-        if self._is_native(x, size):
-            return functional.avg_pool2d(x, kernel, self.stride, self.pad, ceil_mode=True)
-        padded = functional.pad(x, self._frame(x, size))
-        sums = functional.avg_pool2d(padded, kernel, self.stride, divisor_override=1)
-        rows, columns = (self._extents(x.shape[2 + i], kernel[i], size[i], i) for i in (0, 1))
-        return sums / torch.outer(rows, columns).to(sums)
-
-    def _frame(self, x: Tensor, size: tuple[int, int]) -> list[int]:
-        """Return left, right, top, bottom padding so that exactly `size` windows fit."""
-        kernel = self.kernel(tuple(x.shape))
-        far = [
-            (size[i] - 1) * self.stride[i] + kernel[i] - x.shape[2 + i] - self.pad[i]
-            for i in (0, 1)
-        ]
-        return [self.pad[1], far[1], self.pad[0], far[0]]
-
-    def _extents(self, size: int, kernel: int, windows: int, axis: int) -> Tensor:
-        """Return how far each window reaches inside the padded image, at least 1."""
-        starts = torch.arange(windows) * self.stride[axis] - self.pad[axis]
-        return (starts + kernel).clamp(max=size + self.pad[axis]).sub(starts).clamp(min=1)
-
-
-def _pair(pool: caffe_pb2.PoolingParameter, name: str, default: int | None) -> tuple[int, int]:
+def _pair(pool: caffe_pb2.PoolingParameter, name: str, default: int | None) -> Pair:
     """Return a (height, width) setting given as one number or as `_h` and `_w`."""
     square = "kernel_size" if name == "kernel" else name
     height, width = f"{name}_h", f"{name}_w"

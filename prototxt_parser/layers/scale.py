@@ -39,7 +39,7 @@ class Scale(Layer):
         """Work out what s covers and add the blobs."""
         super().__init__(param, bottoms, context)
         scale = param.scale_param
-        self.axis = canonical_axis(scale.axis, bottoms[0])
+        self.axis = first_axis(scale.axis, bottoms)
         self.learned = len(bottoms) == 1
         if self.learned:
             shape = covered_shape(bottoms[0], self.axis, scale.num_axes)
@@ -53,12 +53,7 @@ class Scale(Layer):
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Return the first bottom's shape."""
         factor = tuple(self.weight.shape) if self.learned else bottoms[1]
-        covered = bottoms[0][self.axis : self.axis + len(factor)]
-        if covered != factor:
-            raise LayerError(
-                "dimension mismatch between bottom[0]->shape and scale->shape: "
-                f"{shape_text(bottoms[0])} from axis {self.axis} against {shape_text(factor)}"
-            )
+        check_covered(bottoms[0], factor, self.axis, "scale")
         return [bottoms[0]]
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -78,6 +73,12 @@ class Scale(Layer):
             self.weight.grad.zero_()
 
 
+def first_axis(axis: int, bottoms: Sequence[Shape]) -> int:
+    """Return the first axis that is covered; a scalar second bottom covers none, so any will do."""
+    scalar = len(bottoms) == 2 and not bottoms[1]
+    return 0 if scalar else canonical_axis(axis, bottoms[0])
+
+
 def covered_shape(bottom: Shape, axis: int, num_axes: int) -> Shape:
     """Return the dims of `bottom` that `num_axes` axes from `axis` on cover; -1 means to the end.
 
@@ -90,6 +91,15 @@ def covered_shape(bottom: Shape, axis: int, num_axes: int) -> Shape:
             f"received axis {axis}, num_axes {num_axes}"
         )
     return bottom[axis:] if num_axes == -1 else bottom[axis : axis + num_axes]
+
+
+def check_covered(bottom: Shape, factor: Shape, axis: int, name: str) -> None:
+    """Raise LayerError unless the axes of `bottom` from `axis` on begin with those of `factor`."""
+    if bottom[axis : axis + len(factor)] != factor:
+        raise LayerError(
+            f"dimension mismatch between bottom[0]->shape and {name}->shape: "
+            f"{shape_text(bottom)} from axis {axis} against {shape_text(factor)}"
+        )
 
 
 def broadcast(factor: Tensor, x: Tensor, axis: int) -> Tensor:

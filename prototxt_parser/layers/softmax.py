@@ -13,6 +13,7 @@ from prototxt_parser.layers.activations import Elementwise
 from prototxt_parser.layers.base import Arity, Layer, LayerContext, exactly
 from prototxt_parser.layers.labels import check_labels, class_labels
 from prototxt_parser.layers.registry import register_layer
+from prototxt_parser.layers.straight_through import straight_through
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape, canonical_axis
 
@@ -84,20 +85,34 @@ class SoftmaxWithLoss(Layer):
         labels, counted = class_labels(bottoms[1], scores, self.axis, self.param.loss_param)
         log_probability = torch.log_softmax(scores, dim=self.axis)
         chosen = log_probability.gather(self.axis, labels)
-        clamped = chosen + (chosen.clamp(min=_LOG_SMALLEST) - chosen).detach()
+        clamped = straight_through(chosen, chosen.clamp(min=_LOG_SMALLEST))
         total = clamped.sum() if counted is None else torch.where(counted, clamped, 0).sum()
-        loss = -total / self._normalizer(labels, counted)
+        loss = -total / normalizer(self.normalization, labels, counted, self.axis)
         return (loss, log_probability.exp()) if self.num_tops > 1 else loss
 
-    def _normalizer(self, labels: Tensor, counted: Tensor | None) -> Tensor | float:
-        modes = caffe_pb2.LossParameter
-        if self.normalization == modes.VALID and counted is not None:
-            return counted.sum().clamp(min=1)
-        if self.normalization in (modes.VALID, modes.FULL):
-            return max(1, labels.numel())
-        if self.normalization == modes.BATCH_SIZE:
-            return max(1, labels.shape[: self.axis].numel())
-        return 1
+
+def normalizer(
+    mode: caffe_pb2.LossParameter.NormalizationMode,
+    labels: Tensor,
+    counted: Tensor | None,
+    axis: int,
+) -> Tensor | int:
+    """Return what the sum of a class loss is divided by, at least 1.
+
+    Args:
+        mode: Normalisation.
+        labels: One for each position, with a class axis of 1.
+        counted: Which positions count; None for all.
+        axis: Class axis.
+
+    Source: SoftmaxWithLossLayer::get_normalizer.
+    """
+    modes = caffe_pb2.LossParameter
+    if mode == modes.VALID and counted is not None:
+        return counted.sum().clamp(min=1)
+    if mode in (modes.VALID, modes.FULL):
+        return max(1, labels.numel())
+    return max(1, labels.shape[:axis].numel()) if mode == modes.BATCH_SIZE else 1
 
 
 def normalization_mode(
