@@ -203,6 +203,21 @@ class Net(nn.Module):
         blob = self._first[name]
         return torch.zeros_like(blob) if blob.grad is None else blob.grad
 
+    @property
+    def carried_states(self) -> dict[str, Tensor]:
+        """What layers carry from one forward pass to the next, by `layer number.name`."""
+        return {
+            f"{number}.{name}": getattr(step.layer, name)
+            for number, step in enumerate(self.steps)
+            for name in step.layer.state_names
+        }
+
+    @carried_states.setter
+    def carried_states(self, states: Mapping[str, Tensor]) -> None:
+        for key, value in states.items():
+            number, name = key.split(".")
+            setattr(self.steps[int(number)].layer, name, value.to(self._example))
+
     def share_with(self, other: Net) -> None:
         """Use the parameters of `other`, layer by layer name; gradients stay apart.
 

@@ -8,15 +8,19 @@ always has its model. Without the third file a run resumes as Caffe's does: from
 
 from __future__ import annotations
 
+import base64
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from prototxt_parser.blobs import blob_chunks, blob_to_tensor
 from prototxt_parser.errors import PrototxtError
-from prototxt_parser.proto.caffe_pb2 import SolverParameter
+from prototxt_parser.net import Net
+from prototxt_parser.proto.caffe_pb2 import BlobProto, SolverParameter
 from prototxt_parser.shapes import shape_text
 from prototxt_parser.weights import load_weights, save_weights
 from prototxt_parser.weights_hdf5 import save_hdf5
@@ -79,6 +83,7 @@ def _resume_values(solver: Solver) -> dict[str, Any]:
         "feed": solver.feed.state_dict(),
         "test_feeds": [test.feed.state_dict() for test in solver.tests],
         "random": solver.net.random.state_dict(),
+        "carried": [_encode(net.carried_states) for net in _nets(solver)],
         "loss_window": solver.loss_window.state_dict(),
     }
 
@@ -115,6 +120,25 @@ def restore_solver(solver: Solver, path: Path) -> bool:
     return True
 
 
+def _nets(solver: Solver) -> list[Net]:
+    return [solver.net, *(test.net for test in solver.tests)]
+
+
+def _encode(states: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return tensors as base64 text of serialised blobs."""
+    return {
+        name: base64.b64encode(b"".join(blob_chunks(value))).decode()
+        for name, value in states.items()
+    }
+
+
+def _decode(states: Mapping[str, str]) -> dict[str, Tensor]:
+    return {
+        name: blob_to_tensor(BlobProto.FromString(base64.b64decode(text)))
+        for name, text in states.items()
+    }
+
+
 def _check_history(solver: Solver, state: SolverState, path: Path) -> None:
     expected: list[Tensor] = history_blobs(solver.history, solver.net.flat.split)
     if len(state.history) != len(expected):
@@ -149,6 +173,8 @@ def _restore_position(solver: Solver, values: dict[str, Any], path: Path) -> Non
         for test, position in zip(solver.tests, values["test_feeds"], strict=False):
             test.feed.load_state_dict(position)
         solver.net.random.load_state_dict(values["random"])
+        for net, states in zip(_nets(solver), values["carried"], strict=False):
+            net.carried_states = _decode(states)
         solver.loss_window.load_state_dict(values["loss_window"])
     except (KeyError, TypeError, ValueError) as error:
         raise SolverError(

@@ -89,6 +89,7 @@ class Layer(nn.Module, ABC):
             left out of the definition.
         is_fed: The net is given its tops instead of computing them (Input and data layers).
         allows_in_place: Whether a top may have the name of its bottom.
+        state_names: Buffers that carry state from one forward pass to the next.
     """
 
     bottom_count: ClassVar[Arity] = exactly(1)
@@ -97,6 +98,7 @@ class Layer(nn.Module, ABC):
     is_loss: ClassVar[bool] = False
     is_fed: ClassVar[bool] = False
     allows_in_place: ClassVar[bool] = True
+    state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext

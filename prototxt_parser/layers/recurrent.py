@@ -27,7 +27,6 @@ class Recurrent(Layer):
     """
 
     gates: ClassVar[int]
-    state_names: ClassVar[tuple[str, ...]]
     weight_x: nn.Parameter
     bias: nn.Parameter
     weight_static: nn.Parameter

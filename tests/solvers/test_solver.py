@@ -350,3 +350,36 @@ def test_debug_info_prints_every_layer_on_display_iterations(
     ]
     assert backward[-1] == "    [Backward] Layer hid, param blob 1 diff"
     assert len(messages(caplog, "    [Backward] All net params (data, diff): L1 norm = (")) == 1
+
+
+def test_state_that_a_recurrent_layer_carries_is_resumed(tmp_path: Path) -> None:
+    net = """
+    layer { name: "feed" type: "Data" top: "x" top: "y" }
+    layer { name: "steps" type: "Reshape" bottom: "x" top: "steps"
+      reshape_param { shape { dim: 5 dim: 1 dim: 4 } } }
+    layer { name: "marks" type: "Reshape" bottom: "y" top: "marks"
+      reshape_param { shape { dim: 5 dim: 1 } } }
+    layer { name: "on" type: "Power" bottom: "marks" top: "cont" power_param { power: 0 } }
+    layer { name: "memory" type: "LSTM" bottom: "steps" bottom: "cont" top: "h"
+      recurrent_param { num_output: 3 weight_filler { type: "xavier" } } }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "target" }
+    """
+    target = 'layer { name: "t" type: "Power" bottom: "h" top: "target" power_param { shift: 1 } }'
+    net = net.replace('layer { name: "loss"', target + ' layer { name: "loss"')
+
+    def solver() -> Solver:
+        param = solver_param(tmp_path)
+        (tmp_path / "tiny.prototxt").write_text(net)
+        return Solver(param, open_counting)
+
+    whole = solver()
+    whole.advance(3)
+    state = whole.snapshot()
+    (carried, _) = whole.net.carried_states.values()
+    assert bool((carried != 0).any())
+    whole.advance(4)
+    resumed = solver()
+    resumed.restore(state)
+    assert torch.equal(next(iter(resumed.net.carried_states.values())), carried)
+    resumed.advance(4)
+    assert torch.equal(whole.net.flat.data, resumed.net.flat.data)
