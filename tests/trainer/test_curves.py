@@ -179,6 +179,7 @@ def test_trained_model_scores_as_in_caffe(make_solver: Callable[..., Solver], su
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # against a hang; it takes minutes
 @pytest.mark.golden("curves/cifar10_quick_full")
 def test_whole_schedule_of_cifar10_quick_ends_where_caffes_does(
     make_solver: Callable[..., Solver],
