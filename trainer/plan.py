@@ -58,6 +58,8 @@ class DistributedPlan:
         start_iteration: Where the run starts: 0, or the iteration of a snapshot.
         max_iter: Where it ends, counted as `per_worker` says.
         per_worker: Count iterations of each worker, not of all together.
+        lr_per_worker: Have the learning rate follow each worker's own count, whatever max_iter
+            counts.
         seed: Of dropout and data transforms; rank r draws its dropout from seed + r.
         data_dir: Where to look for databases that do not exist as named.
         device: PyTorch device of the workers. "cuda" gives rank r GPU r modulo the GPUs there.
@@ -76,6 +78,7 @@ class DistributedPlan:
     max_iter: int
     start_iteration: int = 0
     per_worker: bool = False
+    lr_per_worker: bool = False
     seed: int = 0
     data_dir: Path | None = None
     device: str = "cpu"
@@ -99,7 +102,7 @@ class DistributedPlan:
     @property
     def lr_stride(self) -> int:
         """Iterations of the run that one iteration of a worker stands for."""
-        return 1 if self.per_worker else self.num_workers
+        return 1 if self.per_worker or self.lr_per_worker else self.num_workers
 
     def share(self, rank: int, iteration: int) -> int:
         """Return the iterations that worker `rank` has done when the run is at `iteration`."""

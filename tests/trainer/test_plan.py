@@ -76,3 +76,10 @@ def test_plans_out_of_range_are_refused(settings: dict[str, Any]) -> None:
 def test_a_plan_needs_a_worker() -> None:
     with pytest.raises(UsageError, match="num_workers: expected 1 or more; received 0"):
         plan(0)
+
+
+def test_the_rate_alone_may_follow_each_worker() -> None:
+    assert plan(3).lr_stride == 3
+    p = plan(3, lr_per_worker=True)
+    assert p.lr_stride == 1
+    assert sum(p.worker_iterations) == p.max_iter

@@ -110,6 +110,11 @@ def _add_strategy_flags(parser: argparse.ArgumentParser) -> None:
         "iterations of each worker, as in the papers; default: of all together",
     )
     group.add_argument(
+        "--lr-per-worker",
+        action="store_true",
+        help="only the learning rate counts the iterations of each worker",
+    )
+    group.add_argument(
         "--deepspark-conf", type=Path, metavar="FILE", help="DeepSpark's own settings file"
     )
     for name, (field, strategies) in _option_fields().items():
@@ -231,6 +236,7 @@ def _plan(
         max_iter=recipe.param.max_iter,
         start_iteration=start,
         per_worker=args.per_worker,
+        lr_per_worker=args.lr_per_worker,
         seed=seed,
         data_dir=args.data,
         device=device,
