@@ -100,9 +100,14 @@ class DistributedPlan:
             raise UsageError(f"port: expected 0 to 65535; received {self.port}")
 
     @property
-    def lr_stride(self) -> int:
+    def stride(self) -> int:
         """Iterations of the run that one iteration of a worker stands for."""
-        return 1 if self.per_worker or self.lr_per_worker else self.num_workers
+        return 1 if self.per_worker else self.num_workers
+
+    @property
+    def lr_stride(self) -> int:
+        """Iterations that the learning rate moves on by with one of a worker."""
+        return 1 if self.lr_per_worker else self.stride
 
     def share(self, rank: int, iteration: int) -> int:
         """Return the iterations that worker `rank` has done when the run is at `iteration`."""

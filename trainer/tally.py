@@ -73,11 +73,11 @@ class Tally:
     def _measurements(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what an observer hears of an exchange."""
         plan, worker_iteration = self._plan, record["iteration"]
-        iteration = min(worker_iteration * plan.lr_stride, plan.max_iter)
+        iteration = min(worker_iteration * plan.stride, plan.max_iter)
         return {
             "rank": record["rank"],
             "iteration": iteration,
-            "samples": iteration * record["batch"] * plan.num_workers // plan.lr_stride,
+            "samples": iteration * record["batch"] * plan.num_workers // plan.stride,
             "worker_iteration": worker_iteration,
             **{name: record[name] for name in _MEASURED},
         }

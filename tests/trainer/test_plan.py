@@ -81,5 +81,5 @@ def test_a_plan_needs_a_worker() -> None:
 def test_the_rate_alone_may_follow_each_worker() -> None:
     assert plan(3).lr_stride == 3
     p = plan(3, lr_per_worker=True)
-    assert p.lr_stride == 1
+    assert (p.lr_stride, p.stride) == (1, 3)
     assert sum(p.worker_iterations) == p.max_iter
