@@ -58,11 +58,6 @@ def _packed(blob: caffe_pb2.BlobProto, field: str, dtype: str) -> NDArray[np.gen
     return np.frombuffer(raw, dtype=dtype, offset=len(raw) - size)
 
 
-def tensor_to_blob(tensor: Tensor) -> caffe_pb2.BlobProto:
-    """Return a small tensor as a message with `shape` and float `data`."""
-    return caffe_pb2.BlobProto.FromString(b"".join(blob_chunks(tensor)))
-
-
 def blob_chunks(tensor: Tensor, diff: Tensor | None = None) -> list[Chunk]:
     """Return a serialised BlobProto of a tensor, and of its diff, without copying the values.
 

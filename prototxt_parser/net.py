@@ -252,7 +252,7 @@ class Net(nn.Module):
                 names = f"{', '.join(missing)}; received {sorted(inputs) or 'none'}"
                 raise step.located(LayerError(f"no input for blob {names}"))
             for top in step.tops:
-                value = _fast_layout(inputs.pop(top).to(self._like()))
+                value = _fast_layout(inputs.pop(top).to(self._example))
                 if self._force_backward:
                     value = value.detach().requires_grad_()
                 self._store(top, value)
@@ -263,10 +263,6 @@ class Net(nn.Module):
                 f'net "{self.name}": Input blob arguments do not match net inputs. '
                 f"Unknown: {', '.join(inputs)}"
             )
-
-    def _like(self) -> Tensor:
-        """Return a tensor of the net's type and device."""
-        return self._example
 
     def _run(self, step: Step) -> None:
         bottoms = self._bottoms(step)

@@ -19,9 +19,8 @@ from prototxt_parser.build import param_spec
 from prototxt_parser.errors import LayerError, PrototxtError
 from prototxt_parser.net import Net, Step
 from prototxt_parser.proto import caffe_pb2
-from prototxt_parser.shapes import shape_text
 from prototxt_parser.upgrade import upgrade_net
-from prototxt_parser.weights_hdf5 import is_hdf5, load_hdf5
+from prototxt_parser.weights_hdf5 import is_hdf5, load_hdf5, mismatch
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +92,6 @@ def _matching_blobs(
             if not _shapes_agree(value, target, legacy=is_legacy(blob)):
                 raise PrototxtError(mismatch(path, source.name, index, value, target))
             yield target, value
-
-
-def mismatch(path: Path, layer: str, index: int, source: Tensor, target: Tensor) -> str:
-    """Return Caffe's message for a blob of the wrong shape."""
-    return (
-        f"{path}: Cannot copy param {index} weights from layer '{layer}'; shape mismatch.  "
-        f"Source param shape is {shape_text(source.shape)}; "
-        f"target param shape is {shape_text(target.shape)}. "
-        "To learn this layer's parameters from scratch rather than copying from a saved net, "
-        "rename the layer."
-    )
 
 
 def _shapes_agree(source: Tensor, target: Tensor, *, legacy: bool) -> bool:

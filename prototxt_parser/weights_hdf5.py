@@ -84,13 +84,20 @@ def _layer_copies(
             continue
         value = torch.from_numpy(np.asarray(group[str(index)], dtype=np.float32))
         if value.shape != parameter.shape:
-            raise PrototxtError(
-                f"{path}: Cannot copy param {index} weights from layer '{name}'; shape mismatch. "
-                f"Source param shape is {shape_text(value.shape)}; "
-                f"target param shape is {shape_text(parameter.shape)}"
-            )
+            raise PrototxtError(mismatch(path, name, index, value, parameter))
         copies.append((parameter, value))
     return copies
+
+
+def mismatch(path: Path, layer: str, index: int, source: Tensor, target: Tensor) -> str:
+    """Return Caffe's message for a blob of the wrong shape."""
+    return (
+        f"{path}: Cannot copy param {index} weights from layer '{layer}'; shape mismatch.  "
+        f"Source param shape is {shape_text(source.shape)}; "
+        f"target param shape is {shape_text(target.shape)}. "
+        "To learn this layer's parameters from scratch rather than copying from a saved net, "
+        "rename the layer."
+    )
 
 
 def owned_blobs(net: Net) -> set[tuple[str, int]]:

@@ -82,20 +82,35 @@ class LearningRate:
         self._param = param
         self.current_step = 0
 
+    def look(self, iteration: int) -> float:
+        """Return the rate that `at` would, without moving on."""
+        return self._rate(iteration, self._next_step(iteration))
+
     def at(self, iteration: int) -> float:
         """Return the rate of the update that leads from `iteration` to the next."""
-        if self._param.lr_policy == "multistep":
-            return self._multistep(iteration)
-        if self._param.lr_policy == "step":
-            self.current_step = iteration // self._param.stepsize
-        return POLICIES[self._param.lr_policy](self._param, iteration)
+        step = self._next_step(iteration)
+        if self._param.lr_policy == "multistep" and step != self.current_step:
+            logger.info("MultiStep Status: Iteration %d, step = %d", iteration, step)
+        self.current_step = step
+        return self._rate(iteration, step)
 
-    def _multistep(self, iteration: int) -> float:
-        boundaries = self._param.stepvalue
-        if self.current_step < len(boundaries) and iteration >= boundaries[self.current_step]:
-            self.current_step += 1
-            logger.info("MultiStep Status: Iteration %d, step = %d", iteration, self.current_step)
-        return self._param.base_lr * self._param.gamma**self.current_step
+    def settle(self, iteration: int) -> None:
+        """Pass all boundaries up to `iteration`, as the updates before it would have."""
+        while self._next_step(iteration) != self.current_step:
+            self.at(iteration)
+
+    def _next_step(self, iteration: int) -> int:
+        step, boundaries = self.current_step, self._param.stepvalue
+        if self._param.lr_policy == "step":
+            return iteration // self._param.stepsize
+        if self._param.lr_policy == "multistep":
+            return step + (step < len(boundaries) and iteration >= boundaries[step])
+        return step
+
+    def _rate(self, iteration: int, step: int) -> float:
+        if self._param.lr_policy == "multistep":
+            return self._param.base_lr * self._param.gamma**step
+        return POLICIES[self._param.lr_policy](self._param, iteration)
 
 
 def policy_curve(param: SolverParameter, iterations: int) -> list[float]:

@@ -103,14 +103,13 @@ def restore_solver(solver: Solver, path: Path) -> bool:
     logger.info("Restoring previous solver status from %s", path)
     state = read_state(path)
     values = read_resume(path, state.iteration)
-    _check_history(solver, state, path)
+    history = history_blobs(solver.history, solver.net.flat.split)
+    _check_history(solver, history, state, path)
     if state.learned_net:
         load_weights(solver.net, _model_path(state, path))
     logger.info("SGDSolver: restoring history")
-    slots = solver.history
-    targets = [blob for slot in slots for blob in solver.net.flat.split(slot)]
     with torch.no_grad():
-        for target, blob in zip(targets, state.history, strict=True):
+        for target, blob in zip(history, state.history, strict=True):
             target.copy_(blob.view(target.shape))
     solver.iteration, solver.current_step = state.iteration, state.current_step
     if values is None:
@@ -139,8 +138,7 @@ def _decode(states: Mapping[str, str]) -> dict[str, Tensor]:
     }
 
 
-def _check_history(solver: Solver, state: SolverState, path: Path) -> None:
-    expected: list[Tensor] = history_blobs(solver.history, solver.net.flat.split)
+def _check_history(solver: Solver, expected: list[Tensor], state: SolverState, path: Path) -> None:
     if len(state.history) != len(expected):
         raise SolverError(
             f"{path}: Incorrect length of history blobs: {solver.param.type} on this net needs "

@@ -105,8 +105,12 @@ class Solver:
 
     @property
     def lr(self) -> float:
-        """Rate of the next update. Looking may advance `multistep`, as in Caffe."""
-        return self._rate.at(self.iteration * self._lr_stride)
+        """Rate of the next update. Differs from Caffe: looking never advances `multistep`."""
+        return self._rate.look(self.iteration * self._lr_stride)
+
+    def settle_rate(self) -> None:
+        """Bring the step of the learning rate up to an iteration that was set from outside."""
+        self._rate.settle(self.iteration * self._lr_stride)
 
     @property
     def current_step(self) -> int:
@@ -176,7 +180,7 @@ class Solver:
 
     def apply_update(self) -> None:
         """Update the parameters from the gradients at hand and count the iteration."""
-        rate = self.lr
+        rate = self._rate.at(self.iteration * self._lr_stride)
         if self._is_displaying():
             logger.info("Iteration %d, lr = %g", self.iteration, rate)
         self._updater.update(rate, self.iteration)

@@ -7,7 +7,7 @@ RestoreSolverStateFromBinaryProto, …FromHDF5.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,9 @@ def _read_hdf5(path: Path) -> SolverState:
         )
 
 
-def history_blobs(history: Sequence[Tensor], split: Any) -> list[Tensor]:
+def history_blobs(
+    history: Sequence[Tensor], split: Callable[[Tensor], list[Tensor]]
+) -> list[Tensor]:
     """Return the blobs of flat history slots in file order; `split` is `FlatParameters.split`."""
     return [blob for slot in history for blob in split(slot)]
 

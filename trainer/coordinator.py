@@ -21,7 +21,7 @@ from trainer.plan import DistributedPlan, Milestones
 from trainer.strategies import get_strategy
 from trainer.strategies.arithmetic import Layout
 from trainer.tally import Observer, Tally
-from trainer.worker import WorkerTask, run_worker, settle_rate
+from trainer.worker import WorkerTask, run_worker
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class _Run:
         for slot, values in zip(self._solver.history, milestone.history, strict=False):
             slot.copy_(values)
         self._solver.iteration = milestone.iteration
-        settle_rate(self._solver)
+        self._solver.settle_rate()
 
     def _is_initial_test_due(self) -> bool:
         start, param = self._plan.start_iteration, self._solver.param

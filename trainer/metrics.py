@@ -71,9 +71,7 @@ class MetricsCallback(Callback):
 
     def on_display(self, solver: Solver, iteration: int) -> None:
         """Write loss and rate."""
-        step = solver.current_step
         values = {"loss": solver.smoothed_loss, "lr": solver.lr}
-        solver.current_step = step  # looking at multistep's rate may advance it
         self._metrics.write("train", iteration, values)
 
     def on_test(self, solver: Solver, results: Sequence[dict[str, float]]) -> None:

@@ -67,14 +67,6 @@ def run_worker(
         raise
 
 
-def settle_rate(solver: Solver) -> None:
-    """Bring the state of a stepwise learning rate up to the solver's iteration."""
-    step = -1
-    while solver.current_step != step:
-        step = solver.current_step
-        _ = solver.lr
-
-
 @final
 class _Loop(Callback):
     """Local phases and exchanges, until the share is done or the driver says stop."""
@@ -145,7 +137,7 @@ class _Loop(Callback):
                 "iteration": solver.iteration,
                 "batch": self._batch,
                 "loss": sum(losses) / len(losses) if losses else None,
-                "lr": self._lr(),
+                "lr": solver.lr,
                 "compute_s": compute_s,
                 "exchange_s": exchange_s,
                 "staleness": staleness,
@@ -153,13 +145,6 @@ class _Loop(Callback):
         )
         if time.monotonic() - self._last_beat >= _BEAT_S:
             self._beat()
-
-    def _lr(self) -> float:
-        """Return the next rate; looking must not move a stepwise policy on."""
-        step = self._solver.current_step
-        rate = self._solver.lr
-        self._solver.current_step = step
-        return rate
 
     def _beat(self) -> None:
         self._control = self._driver.report(self._records)
@@ -203,7 +188,7 @@ def _build_solver(task: WorkerTask, start: Start) -> Solver:
         slot.copy_(values)
     if start.iteration:
         solver.iteration = start.iteration
-        settle_rate(solver)
+        solver.settle_rate()
         solver.feed.skip(start.iteration * solver.param.iter_size)
     return solver
 

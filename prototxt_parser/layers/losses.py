@@ -12,7 +12,7 @@ from torch.nn import functional
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Layer, LayerContext, exactly
 from prototxt_parser.layers.registry import register_layer
-from prototxt_parser.layers.softmax import normalization_mode
+from prototxt_parser.layers.softmax import normalization_mode, normalizer
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape, count
 
@@ -98,12 +98,4 @@ class SigmoidCrossEntropyLoss(Loss):
         if self.param.loss_param.HasField("ignore_label"):
             counted = targets.trunc() != self.param.loss_param.ignore_label
             losses = torch.where(counted, losses, 0)
-        return losses.sum() / self._normalizer(logits, counted)
-
-    def _normalizer(self, logits: Tensor, counted: Tensor | None) -> Tensor | int:
-        modes = caffe_pb2.LossParameter
-        if self.normalization == modes.VALID and counted is not None:
-            return counted.sum().clamp(min=1)
-        if self.normalization in (modes.VALID, modes.FULL):
-            return max(1, logits.numel())
-        return max(1, logits.shape[0]) if self.normalization == modes.BATCH_SIZE else 1
+        return losses.sum() / normalizer(self.normalization, logits, counted, axis=1)

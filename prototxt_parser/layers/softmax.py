@@ -93,17 +93,17 @@ class SoftmaxWithLoss(Layer):
 
 def normalizer(
     mode: caffe_pb2.LossParameter.NormalizationMode,
-    labels: Tensor,
+    positions: Tensor,
     counted: Tensor | None,
     axis: int,
 ) -> Tensor | int:
-    """Return what the sum of a class loss is divided by, at least 1.
+    """Return what the sum of a loss over positions is divided by, at least 1.
 
     Args:
         mode: Normalisation.
-        labels: One for each position, with a class axis of 1.
+        positions: One element for each position.
         counted: Which positions count; None for all.
-        axis: Class axis.
+        axis: The axes before it make the batch.
 
     Source: SoftmaxWithLossLayer::get_normalizer.
     """
@@ -111,8 +111,8 @@ def normalizer(
     if mode == modes.VALID and counted is not None:
         return counted.sum().clamp(min=1)
     if mode in (modes.VALID, modes.FULL):
-        return max(1, labels.numel())
-    return max(1, labels.shape[:axis].numel()) if mode == modes.BATCH_SIZE else 1
+        return max(1, positions.numel())
+    return max(1, positions.shape[:axis].numel()) if mode == modes.BATCH_SIZE else 1
 
 
 def normalization_mode(

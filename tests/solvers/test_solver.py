@@ -383,3 +383,17 @@ def test_state_that_a_recurrent_layer_carries_is_resumed(tmp_path: Path) -> None
     assert torch.equal(next(iter(resumed.net.carried_states.values())), carried)
     resumed.advance(4)
     assert torch.equal(whole.net.flat.data, resumed.net.flat.data)
+
+
+def test_looking_at_the_rate_neither_moves_nor_logs_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    solver = make(tmp_path, 'lr_policy: "multistep" stepvalue: 2 stepvalue: 2')
+    solver.advance(2)
+    assert [solver.lr, solver.lr, solver.current_step] == pytest.approx([0.025, 0.025, 0])
+    solver.advance(2)
+    assert messages(caplog, "MultiStep") == [
+        "MultiStep Status: Iteration 2, step = 1",
+        "MultiStep Status: Iteration 3, step = 2",
+    ]

@@ -28,7 +28,6 @@ from tiny_task import (
 from trainer.cluster.in_process import InProcessCluster
 from trainer.data.feed import open_feed
 from trainer.errors import TrainerError
-from trainer.worker import settle_rate
 
 
 @pytest.fixture(scope="module")
@@ -389,6 +388,6 @@ def test_settled_rate_is_that_of_an_uninterrupted_run(folder: Path) -> None:
     settings = {"lr_policy": "multistep", "gamma": 0.5, "stepvalue": [3, 4, 9]}
     solver = lone_worker(folder, 0, 1, **settings)
     solver.iteration = 6
-    settle_rate(solver)
+    solver.settle_rate()
     assert solver.current_step == 2
     solver.close()
