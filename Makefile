@@ -57,7 +57,7 @@ $(CORE): EXTRAS :=
 $(CORE): INSTALLED := $(CORE)
 $(SPARK): EXTRAS := [spark]
 $(SPARK): INSTALLED := $(CORE) $(SPARK)
-$(DEV): EXTRAS := [spark,dev]
+$(DEV): EXTRAS := [spark,draw,dev]
 $(DEV): INSTALLED := $(CORE) $(SPARK) $(DEV)
 
 $(CORE) $(SPARK) $(DEV): $(BIN)/python $(PACKAGING)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ("prototxt_parser", "solvers", "trainer")  # each may import those before it
+LAYERS = ("prototxt_parser", "solvers", "trainer", "pycaffe")  # each may import those before it
 HOMES = {"pyspark": "trainer/cluster", "pyarrow.flight": "trainer/parameter_server"}
 SOURCES = sorted(path for package in LAYERS for path in (ROOT / package).rglob("*.py"))
 

@@ -15,6 +15,12 @@ from trainer.errors import TrainerError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
+# Each module adds its subcommand, whose parser names the function to run.
+_COMMANDS = (
+    train,
+    data,
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `torrefy`; returns the exit status: 0, 1 failed, 2 bad usage or file, 130 interrupted."""
@@ -25,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"torrefy {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    train.add_parser(commands)
-    data.add_parser(commands)
+    for command in _COMMANDS:
+        command.add_parser(commands)
     return _run(parser, sys.argv[1:] if argv is None else argv)
 
 
