@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from prototxt_parser.build_log import LayerLog, log_definition, log_result
 from prototxt_parser.data_spec import DataSpec
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.errors import LayerError
 from prototxt_parser.flat_parameters import Slot
+from prototxt_parser.known_layers import layer_classes
 from prototxt_parser.layers.base import Layer, LayerContext
 from prototxt_parser.layers.data import SourceLayer
-from prototxt_parser.layers.registry import layer_class
 from prototxt_parser.net import AUTOMATIC_TOP, Net, Step, located
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.random_source import RandomSource
@@ -68,13 +69,15 @@ def data_specs(
     """Return what the data layers that `state` selects ask for, without building the net.
 
     Raises:
-        PrototxtError: An unknown layer type.
+        PrototxtError: Unknown layer types.
     """
     filtered = filter_net(_as_definition(definition), state)
     return [
         DataSpec(layer, _phase(layer, state), filtered.place(i))
-        for i, layer in enumerate(filtered.param.layer)
-        if issubclass(_layer_class(layer, filtered.place(i)), SourceLayer)
+        for i, (layer, kind) in enumerate(
+            zip(filtered.param.layer, layer_classes(filtered), strict=True)
+        )
+        if issubclass(kind, SourceLayer)
     ]
 
 
@@ -85,14 +88,20 @@ def build_for_state(
     input_shapes: Mapping[str, Shape] | None = None,
     random: RandomSource | None = None,
     dtype: torch.dtype = torch.float32,
+    net_type: type[Net] = Net,
 ) -> Net:
-    """Build the net for a complete state (phase, level and all stages); see `build_net`."""
-    split = insert_splits(filter_net(_as_definition(definition), state))
+    """Build the net, a `net_type`, for a complete state (phase, level and all stages).
+
+    See `build_net` for the other arguments.
+    """
+    filtered = filter_net(_as_definition(definition), state)
+    log_definition(filtered)
+    split = insert_splits(filtered)
     context = LayerContext(state.phase, random or RandomSource(), dtype, dict(input_shapes or {}))
     builder = _Builder(split, context)
-    for index in range(len(split.param.layer)):
-        builder.add(index)
-    return builder.finish()
+    for index, layer_type in enumerate(layer_classes(split)):
+        builder.add(index, layer_type)
+    return builder.finish(net_type)
 
 
 @dataclass
@@ -102,11 +111,11 @@ class _Builder:
     steps: list[Step] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     unconsumed: set[str] = field(default_factory=set)
+    log: LayerLog = field(default_factory=LayerLog)
 
-    def add(self, index: int) -> None:
+    def add(self, index: int, layer_type: type[Layer]) -> None:
         """Append layer `index` of the definition."""
         param, place = self.definition.param.layer[index], self.definition.place(index)
-        layer_type = _layer_class(param, place)
         try:
             self._check_counts(layer_type, param)
             bottoms = self._take_bottoms(param)
@@ -119,11 +128,12 @@ class _Builder:
         except LayerError as error:
             raise located(param, place, error) from error
         self.steps.append(Step(layer, param, tuple(param.bottom), tops, weights, place))
+        self.log.add(self.steps[-1], self.shapes)
 
-    def finish(self) -> Net:
+    def finish(self, net_type: type[Net]) -> Net:
         """Return the net."""
         param = self.definition.param
-        net = Net(
+        net = net_type(
             param.name,
             self.context.phase,
             self.steps,
@@ -135,6 +145,7 @@ class _Builder:
             force_backward=param.force_backward,
         )
         net.debug_info = param.debug_info
+        log_result(net)
         return net
 
     def _check_counts(self, layer_type: type[Layer], param: caffe_pb2.LayerParameter) -> None:
@@ -180,13 +191,6 @@ class _Builder:
 
 def _as_definition(net: NetDefinition | caffe_pb2.NetParameter) -> NetDefinition:
     return NetDefinition(net) if isinstance(net, caffe_pb2.NetParameter) else net
-
-
-def _layer_class(param: caffe_pb2.LayerParameter, place: str) -> type[Layer]:
-    try:
-        return layer_class(param.type)
-    except LayerError as error:
-        raise located(param, place, error) from error
 
 
 def _phase(param: caffe_pb2.LayerParameter, state: caffe_pb2.NetState | LayerContext) -> int:

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 from prototxt_parser.proto import caffe_pb2
 
+_SETTINGS_FIELDS = {
+    "Data": "data_param",
+    "HDF5Data": "hdf5_data_param",
+    "ImageData": "image_data_param",
+    "MemoryData": "memory_data_param",
+    "WindowData": "window_data_param",
+}
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -30,3 +38,14 @@ class DataSpec:
     def tops(self) -> tuple[str, ...]:
         """Blobs that the layer fills, in order (data, then label if there is a second one)."""
         return tuple(self.param.top)
+
+    @property
+    def settings_field(self) -> str:
+        """Field of `param` that holds the settings of this type; "" for a type without one."""
+        return _SETTINGS_FIELDS.get(self.param.type, "")
+
+    @property
+    def batch_size(self) -> int:
+        """Items in a batch; 0 for a type that does not say."""
+        settings = getattr(self.param, self.settings_field, None)
+        return int(getattr(settings, "batch_size", 0))

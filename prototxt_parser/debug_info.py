@@ -26,13 +26,7 @@ class DebugTrace:
 
     def forward(self, step: Step, bottoms: Sequence[Tensor], tops: Sequence[Tensor]) -> None:
         """Log a layer's tops and blobs, and keep its bottoms for `backward`."""
-        name = step.param.name
-        for blob, value in zip(step.tops, tops, strict=True):
-            logger.info("    [Forward] Layer %s, top blob %s data: %g", name, blob, _mean(value))
-        for label, parameter in _labelled(step):
-            logger.info(
-                "    [Forward] Layer %s, param blob %s data: %g", name, label, _mean(parameter)
-            )
+        log_values(step, tops)
         for bottom in bottoms:
             if bottom.requires_grad:
                 bottom.retain_grad()
@@ -41,29 +35,51 @@ class DebugTrace:
     def backward(self, net: Net) -> None:
         """Log the gradients of every layer that ran backward, last layer first."""
         for step, bottoms in reversed(self._bottoms):
-            name = step.param.name
-            for blob, bottom in zip(step.bottoms, bottoms, strict=True):
-                if bottom.grad is not None:
-                    logger.info(
-                        "    [Backward] Layer %s, bottom blob %s diff: %g",
-                        name,
-                        blob,
-                        _mean(bottom.grad),
-                    )
-            for label, parameter in _labelled(step):
-                if parameter.grad is not None:
-                    logger.info(
-                        "    [Backward] Layer %s, param blob %s diff: %g",
-                        name,
-                        label,
-                        _mean(parameter.grad),
-                    )
-        data, grad = net.flat.data, net.flat.grad
-        norms = (torch.linalg.vector_norm(t, n) for n in (1, 2) for t in (data, grad))
-        logger.error(  # at this level in Caffe too
-            "    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)",
-            *map(float, norms),
-        )
+            named = zip(step.bottoms, bottoms, strict=True)
+            log_gradients(
+                step,
+                [(name, bottom.grad) for name, bottom in named if bottom.grad is not None],
+                [parameter.grad for parameter in step.layer.blobs],
+            )
+        log_norms(net.flat.data, net.flat.grad)
+
+
+def log_values(step: Step, tops: Sequence[Tensor]) -> None:
+    """Log the tops of one layer after its forward pass, and its blobs."""
+    name = step.param.name
+    for blob, value in zip(step.tops, tops, strict=True):
+        logger.info("    [Forward] Layer %s, top blob %s data: %g", name, blob, _mean(value))
+    for label, parameter in _labelled(step):
+        logger.info("    [Forward] Layer %s, param blob %s data: %g", name, label, _mean(parameter))
+
+
+def log_gradients(
+    step: Step, bottoms: Sequence[tuple[str, Tensor]], learned: Sequence[Tensor | None]
+) -> None:
+    """Log the gradients of one layer that ran backward.
+
+    Args:
+        step: The layer.
+        bottoms: Name and gradient of the bottoms that got one.
+        learned: Gradients of the layer's blobs; None for one that gets none.
+    """
+    name = step.param.name
+    for blob, diff in bottoms:
+        logger.info("    [Backward] Layer %s, bottom blob %s diff: %g", name, blob, _mean(diff))
+    for (label, _), gradient in zip(_labelled(step), learned, strict=True):
+        if gradient is not None:
+            logger.info(
+                "    [Backward] Layer %s, param blob %s diff: %g", name, label, _mean(gradient)
+            )
+
+
+def log_norms(data: Tensor, grad: Tensor) -> None:
+    """Log the norms of all parameters and of their gradients."""
+    norms = (torch.linalg.vector_norm(t, n) for n in (1, 2) for t in (data, grad))
+    logger.error(  # at this level in Caffe too
+        "    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)",
+        *map(float, norms),
+    )
 
 
 def _mean(values: Tensor) -> float:

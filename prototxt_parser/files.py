@@ -84,10 +84,10 @@ def read_net(path: str | Path) -> NetDefinition:
     found = find_model(path)
     text = read_text(found)
     original = parse_text(text, caffe_pb2.NetParameter(), str(found))
-    param, origins = trace_upgrade(original, str(found))
+    upgrade = trace_upgrade(original, str(found))
     written = [f"{found}:{line}:{column}" for line, column in layer_positions(text)]
-    places = tuple("" if origin is None else written[origin] for origin in origins)
-    return NetDefinition(param, str(found), places)
+    places = tuple("" if origin is None else written[origin] for origin in upgrade.origins)
+    return NetDefinition(upgrade.net, str(found), places)
 
 
 def read_solver(path: str | Path) -> caffe_pb2.SolverParameter:

@@ -73,7 +73,7 @@ class FlatParameters:
         owners = [slot.parameters[0].detach().reshape(-1) for slot in slots]
         self.data = torch.cat(owners) if owners else torch.zeros(0)
         self._grad: Tensor | None = None
-        for parameter, values in self._views(self.data):
+        for parameter, values in self.views(self.data):
             parameter.data = values
 
     @property
@@ -85,7 +85,7 @@ class FlatParameters:
         """
         if self._grad is None:
             self._grad = torch.zeros_like(self.data)
-            for parameter, values in self._views(self._grad):
+            for parameter, values in self.views(self._grad):
                 if parameter.requires_grad:
                     parameter.grad = values
         return self._grad
@@ -101,7 +101,8 @@ class FlatParameters:
         """Return the blobs of a flat tensor of this layout as shaped views."""
         return [flat[segment.slice].view(segment.shape) for segment in self.segments]
 
-    def _views(self, flat: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    def views(self, flat: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield every parameter with its place in a flat tensor of this layout."""
         for slot, segment in zip(self._slots, self.segments, strict=True):
             for parameter in slot.parameters:
                 yield parameter, flat[segment.slice].view(parameter.shape)

@@ -243,6 +243,11 @@ class Net(nn.Module):
             self._flat = self._flat.rebuilt()
         return self
 
+    def as_input(self, value: Tensor) -> Tensor:
+        """Return a fed blob as the layers get it: on the net's device, of its type and layout."""
+        value = _fast_layout(value.to(self._example))
+        return value.detach().requires_grad_() if self._force_backward else value
+
     def _feed(self, inputs: dict[str, Tensor]) -> None:
         for step in self.steps:
             if not step.is_source:
@@ -252,10 +257,7 @@ class Net(nn.Module):
                 names = f"{', '.join(missing)}; received {sorted(inputs) or 'none'}"
                 raise step.located(LayerError(f"no input for blob {names}"))
             for top in step.tops:
-                value = _fast_layout(inputs.pop(top).to(self._example))
-                if self._force_backward:
-                    value = value.detach().requires_grad_()
-                self._store(top, value)
+                self._store(top, self.as_input(inputs.pop(top)))
             if self.debug_info:
                 self._trace.forward(step, [], [self.blobs[top] for top in step.tops])
         if inputs:
@@ -270,6 +272,10 @@ class Net(nn.Module):
             tops = step.layer(*bottoms)
         except LayerError as error:
             raise step.located(error) from error
+        for name in step.layer.replaced_gradients:
+            gradient = getattr(step.layer, name).grad
+            if gradient is not None:
+                gradient.zero_()
         values = tops if isinstance(tops, tuple) else (tops,)
         if self.debug_info:
             self._trace.forward(step, bottoms, values)

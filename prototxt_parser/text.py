@@ -10,8 +10,15 @@ from typing import TypeVar
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from prototxt_parser.custom_fields import (
+    empty_layer_field,
+    layer_field_names,
+    layer_fields,
+    set_layer_field,
+)
 from prototxt_parser.errors import PrototxtError
-from prototxt_parser.text_scan import scan
+from prototxt_parser.proto import caffe_pb2
+from prototxt_parser.text_scan import Block, find_blocks, scan
 
 M = TypeVar("M", bound=Message)
 
@@ -39,19 +46,69 @@ def parse_text(text: str, message: M, filename: str) -> M:
     if "\0" in text:
         raise PrototxtError(f"{filename}: not text but a binary file; are these weights?")
     places = scan(text, filename)
+    added = layer_field_names() if isinstance(message, caffe_pb2.NetParameter) else []
+    blocks = find_blocks(text, added, filename) if added else []
     try:
-        text_format.Parse(text, message)
+        text_format.Parse(_without(text, blocks), message)
     except text_format.ParseError as error:
         raise PrototxtError(_located(error, text, message, filename)) from None
     missing = message.FindInitializationErrors()  # type: ignore[attr-defined]  # not in the stubs
     if missing:
         raise PrototxtError(_missing(missing[0], places, filename))
+    if isinstance(message, caffe_pb2.NetParameter):
+        _set_added_fields(message, text, blocks, filename)
     return message
 
 
 def print_text(message: Message) -> str:
     """Return a message as prototxt, which `parse_text` reads back to an equal message."""
-    return text_format.MessageToString(message, as_utf8=True)
+    printed = text_format.MessageToString(
+        message, as_utf8=True, message_formatter=_print_added_fields
+    )
+    # Whole numbers of float fields without a fraction, as Caffe's tools write them.
+    return re.sub(r"^( *\w+: -?\d+)\.0$", r"\1", printed, flags=re.MULTILINE)
+
+
+def _without(text: str, blocks: Iterable[Block]) -> str:
+    """Return a text with blanks instead of `blocks`: all else stays in its place."""
+    for block in blocks:
+        blank = re.sub(r"[^\n]", " ", text[block.start : block.end + 1])
+        text = text[: block.start] + blank + text[block.end + 1 :]
+    return text
+
+
+def _set_added_fields(
+    net: caffe_pb2.NetParameter, text: str, blocks: Iterable[Block], filename: str
+) -> None:
+    """Read the fields that users have added to Caffe's."""
+    for block in blocks:
+        (line, column), layer = block.place, net.layer[block.layer]
+        if block.name in layer_fields(layer):
+            raise PrototxtError(
+                f'{filename}:{line}:{column}: "{block.name}" of LayerParameter may be given only '
+                "once"
+            )
+        # In front of it as much nothing as makes the parser count lines and columns right.
+        alone = "\n" * (line - 1) + " " * (column - 1) + text[block.inside : block.end]
+        value = parse_text(alone, empty_layer_field(block.name), filename)
+        set_layer_field(layer, block.name, value)
+
+
+def _print_added_fields(message: Message, indent: int, as_one_line: bool) -> str | None:
+    """Print a layer that has fields of users; nothing for any other message."""
+    del as_one_line
+    if not isinstance(message, caffe_pb2.LayerParameter):
+        return None
+    added = layer_fields(message)
+    if not added:
+        return None
+    margin = " " * indent
+    lines = [text_format.MessageToString(message, as_utf8=True, indent=indent)]
+    for name, value in added.items():
+        inside = text_format.MessageToString(value, as_utf8=True, indent=indent + 2)
+        lines.append(f"{margin}{name} {{\n{inside}{margin}}}\n")
+    # The printer puts the first margin and the last line's end itself.
+    return "".join(lines).removeprefix(margin).removesuffix("\n")
 
 
 def layer_positions(text: str) -> list[tuple[int, int]]:

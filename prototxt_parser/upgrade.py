@@ -7,9 +7,12 @@ V1 layers become current ones, then `input` fields an Input layer.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from prototxt_parser import upgrade_log
 from prototxt_parser.errors import PrototxtError
 from prototxt_parser.proto import caffe_pb2
+from prototxt_parser.upgrade_log import UpgradeLog
 from prototxt_parser.upgrade_v0 import is_v0, upgrade_v0
 
 # What the type numbers of V1 layers are called now.
@@ -80,6 +83,23 @@ _SOLVER_TYPES = {
 }
 
 
+@dataclass(frozen=True)
+class Upgrade:
+    """A net made current.
+
+    Attributes:
+        net: The current form.
+        origins: For each of its layers the index in the original, None for a new layer.
+        is_needed: Whether the original had an older form.
+        is_complete: Whether everything that it said could be carried over.
+    """
+
+    net: caffe_pb2.NetParameter
+    origins: tuple[int | None, ...]
+    is_needed: bool
+    is_complete: bool
+
+
 def upgrade_net(param: caffe_pb2.NetParameter, source: str = "net") -> caffe_pb2.NetParameter:
     """Return a net in its current form; the argument stays as it is.
 
@@ -92,17 +112,16 @@ def upgrade_net(param: caffe_pb2.NetParameter, source: str = "net") -> caffe_pb2
 
     Source: caffe/src/caffe/util/upgrade_proto.cpp, UpgradeNetAsNeeded.
     """
-    return trace_upgrade(param, source)[0]
+    return trace_upgrade(param, source).net
 
 
-def trace_upgrade(
-    param: caffe_pb2.NetParameter, source: str
-) -> tuple[caffe_pb2.NetParameter, list[int | None]]:
-    """Do what `upgrade_net` does, and tell where each layer comes from.
+def trace_upgrade(param: caffe_pb2.NetParameter, source: str) -> Upgrade:
+    """Do what `upgrade_net` does, and tell what was done and where each layer comes from.
 
-    Returns:
-        The current form; for each of its layers the index in the original, None for a new layer.
+    Every step is logged in Caffe's words. Fields that Caffe's schema lacks are kept, but for those
+    of old layers, where their numbers meant something else; those are logged.
     """
+    log = UpgradeLog(source)
     net = caffe_pb2.NetParameter()
     net.CopyFrom(param)
     if net.layers and net.layer:
@@ -112,13 +131,22 @@ def trace_upgrade(
         )
     origins: list[int | None] = list(range(len(net.layers) or len(net.layer)))
     if is_v0(net):
-        origins = list(upgrade_v0(net, source))
-    _move_transformations(net)
-    _upgrade_v1(net)
-    if _upgrade_inputs(net, source):
-        origins.insert(0, None)
-    _fix_batch_norms(net)
-    return net, origins
+        with log.step(upgrade_log.V0):
+            origins = list(upgrade_v0(net, log))
+    if _movable_transformations(net):
+        with log.step(upgrade_log.TRANSFORMATIONS):
+            _move_transformations(net)
+    if net.layers:
+        with log.step(upgrade_log.V1):
+            _upgrade_v1(net, log)
+    if net.input:
+        with log.step(upgrade_log.INPUTS):
+            if _upgrade_inputs(net, source):
+                origins.insert(0, None)
+    if _old_batch_norms(net):
+        with log.step(upgrade_log.BATCH_NORMS):
+            _fix_batch_norms(net)
+    return Upgrade(net, tuple(origins), bool(log.steps), not log.problems)
 
 
 def upgrade_solver(
@@ -146,8 +174,9 @@ def upgrade_solver(
                 f"{source}: type and solver_type (its old form) cannot be both specified in solver "
                 f"proto text; remove solver_type"
             )
-        solver.type = _SOLVER_TYPES[solver.solver_type]
-        solver.ClearField("solver_type")
+        with UpgradeLog(source).step(upgrade_log.SOLVER_TYPE):
+            solver.type = _SOLVER_TYPES[solver.solver_type]
+            solver.ClearField("solver_type")
     if solver.HasField("net_param"):
         solver.net_param.CopyFrom(upgrade_net(solver.net_param, f"{source}: net_param"))
     if solver.HasField("train_net_param"):
@@ -158,19 +187,29 @@ def upgrade_solver(
     return solver
 
 
+def _movable_transformations(
+    net: caffe_pb2.NetParameter,
+) -> list[tuple[caffe_pb2.V1LayerParameter, str, str]]:
+    """Return layer, message and field of each transformation setting in its old place."""
+    return [
+        (layer, _V1_DATA_PARAMS[layer.type], field)
+        for layer in net.layers
+        if layer.type in _V1_DATA_PARAMS
+        for field in ("scale", "mean_file", "crop_size", "mirror")
+        if getattr(layer, _V1_DATA_PARAMS[layer.type]).HasField(field)
+    ]
+
+
 def _move_transformations(net: caffe_pb2.NetParameter) -> None:
-    for layer in net.layers:
-        if layer.type not in _V1_DATA_PARAMS:
-            continue
-        data = getattr(layer, _V1_DATA_PARAMS[layer.type])
-        for field in ("scale", "mean_file", "crop_size", "mirror"):
-            if data.HasField(field):
-                setattr(layer.transform_param, field, getattr(data, field))
-                data.ClearField(field)
+    for layer, name, field in _movable_transformations(net):
+        data = getattr(layer, name)
+        setattr(layer.transform_param, field, getattr(data, field))
+        data.ClearField(field)
 
 
-def _upgrade_v1(net: caffe_pb2.NetParameter) -> None:
+def _upgrade_v1(net: caffe_pb2.NetParameter, log: UpgradeLog) -> None:
     for old in net.layers:
+        log.lose_unknown(old, old.name)
         layer = net.layer.add()
         for field, value in old.ListFields():
             if field.name == "name":
@@ -195,8 +234,6 @@ def _fill_specs(
 
 def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> bool:
     """Turn `input` fields into an Input layer in front; tell whether there is one now."""
-    if not net.input:
-        return False
     shaped = bool(net.input_shape or net.input_dim)
     if shaped:
         shapes = [list(shape.dim) for shape in net.input_shape] or [
@@ -219,9 +256,12 @@ def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> bool:
     return shaped
 
 
+def _old_batch_norms(net: caffe_pb2.NetParameter) -> list[caffe_pb2.LayerParameter]:
+    return [layer for layer in net.layer if layer.type == "BatchNorm" and len(layer.param) == 3]
+
+
 def _fix_batch_norms(net: caffe_pb2.NetParameter) -> None:
     """Keep solvers from training the three statistics of BatchNorm, as old nets had to ask."""
-    for layer in net.layer:
-        if layer.type == "BatchNorm" and len(layer.param) == 3:
-            for spec in layer.param:
-                spec.lr_mult = spec.decay_mult = 0
+    for layer in _old_batch_norms(net):
+        for spec in layer.param:
+            spec.lr_mult = spec.decay_mult = 0

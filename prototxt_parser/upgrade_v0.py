@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from google.protobuf.message import Message
 
 from prototxt_parser.errors import PrototxtError
 from prototxt_parser.proto import caffe_pb2
-
-logger = logging.getLogger(__name__)
+from prototxt_parser.upgrade_log import UpgradeLog
 
 _V1Type = caffe_pb2.V1LayerParameter.LayerType
+
+_CAN_CLOBBER = 57  # a field of V0 that had no effect any more when the schema was first published
 
 
 def _into(param: str, **fields: str) -> dict[str, str]:
@@ -103,7 +102,7 @@ def is_v0(net: caffe_pb2.NetParameter) -> bool:
     return any(layer.HasField("layer") for layer in net.layers)
 
 
-def upgrade_v0(net: caffe_pb2.NetParameter, source: str) -> list[int]:
+def upgrade_v0(net: caffe_pb2.NetParameter, log: UpgradeLog) -> list[int]:
     """Make V0 layers V1 layers, in place.
 
     Returns:
@@ -114,9 +113,9 @@ def upgrade_v0(net: caffe_pb2.NetParameter, source: str) -> list[int]:
 
     Source: caffe/src/caffe/util/upgrade_proto.cpp, UpgradeV0Net, UpgradeV0PaddingLayers.
     """
-    _absorb_padding(net, source)
+    _absorb_padding(net, log.source)
     kept = [index for index, layer in enumerate(net.layers) if layer.layer.type != "padding"]
-    layers = [_upgraded(net.layers[index], source) for index in kept]
+    layers = [_upgraded(net.layers[index], log) for index in kept]
     del net.layers[:]
     net.layers.extend(layers)
     return kept
@@ -146,17 +145,19 @@ def _absorb_padding(net: caffe_pb2.NetParameter, source: str) -> None:
         producers.update(dict.fromkeys(layer.top, layer))
 
 
-def _upgraded(old: caffe_pb2.V1LayerParameter, source: str) -> caffe_pb2.V1LayerParameter:
+def _upgraded(old: caffe_pb2.V1LayerParameter, log: UpgradeLog) -> caffe_pb2.V1LayerParameter:
     if not old.HasField("layer"):
         return old
     settings = old.layer
+    log.lose_unknown(old, settings.name)
+    log.lose_unknown(settings, settings.name, {_CAN_CLOBBER})
     layer = caffe_pb2.V1LayerParameter(bottom=old.bottom, top=old.top)
     places = dict(_COMMON)
     if settings.HasField("type"):
         if settings.type not in _TYPES:
             raise PrototxtError(
-                f'{source}: layer "{settings.name}": Unknown layer name: {settings.type} (known '
-                f"names: {', '.join(_TYPES)}, padding)"
+                f'{log.source}: layer "{settings.name}": Unknown layer name: {settings.type} '
+                f"(known names: {', '.join(_TYPES)}, padding)"
             )
         layer.type, own = _TYPES[settings.type]
         places.update(own)
@@ -166,13 +167,13 @@ def _upgraded(old: caffe_pb2.V1LayerParameter, source: str) -> caffe_pb2.V1Layer
                 _put(layer, places[field.name], value)
             except ValueError as error:
                 raise PrototxtError(
-                    f'{source}: layer "{settings.name}": {field.name} must be >= 0; '
+                    f'{log.source}: layer "{settings.name}": {field.name} must be >= 0; '
                     f"received {value}"
                 ) from error
         elif field.name != "type":
-            logger.error(
-                '%s: layer "%s": unknown parameter %s for layer type %s is ignored',
-                *(source, settings.name, field.name, settings.type),
+            log.problem(
+                f'layer "{settings.name}": unknown parameter {field.name} for layer type '
+                f"{settings.type} is ignored"
             )
     return layer
 

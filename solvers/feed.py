@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
+from prototxt_parser.build import build_for_state, data_specs
 from prototxt_parser.data_spec import DataSpec
+from prototxt_parser.definition import NetDefinition
+from prototxt_parser.errors import PrototxtError
+from prototxt_parser.net import Net
+from prototxt_parser.proto.caffe_pb2 import NetState
+from prototxt_parser.random_source import RandomSource
 
 
 class Feed(Protocol):
@@ -61,3 +68,28 @@ class NoFeed:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def open_net(
+    definition: NetDefinition,
+    state: NetState,
+    open_feed: FeedOpener,
+    random: RandomSource | None = None,
+) -> tuple[Net, Feed]:
+    """Open the data layers that `state` selects, and build the net on the shapes that they give.
+
+    Raises:
+        PrototxtError: The net cannot be built; its data is closed again.
+    """
+    specs = data_specs(definition, state)
+    feed: Feed = open_feed(specs) if specs else NoFeed()
+    try:
+        return build_for_state(definition, state, input_shapes=feed.shapes, random=random), feed
+    except PrototxtError:
+        feed.close()
+        raise
+
+
+def zero_inputs(net: Net) -> dict[str, Tensor]:
+    """Return zeros for every Input layer: what Caffe's tools, which fill none, run them on."""
+    return {name: torch.zeros(net.blob_shapes[name]) for name in net.inputs}

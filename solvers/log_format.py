@@ -7,6 +7,11 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 
+def weighted(value: float, weight: float) -> str:
+    """Return a value as Caffe prints it, and what it adds to the loss if it has a weight."""
+    return f"{value:g} (* {weight:g} = {weight * value:g} loss)" if weight else f"{value:g}"
+
+
 def output_lines(
     kind: str, outputs: Mapping[str, Tensor], loss_weights: Mapping[str, float]
 ) -> Iterator[str]:
@@ -21,6 +26,5 @@ def output_lines(
     for name, values in outputs.items():
         weight = loss_weights.get(name, 0.0)
         for value in values.detach().reshape(-1).tolist():
-            line = f"    {kind} net output #{number}: {name} = {value:g}"
-            yield f"{line} (* {weight:g} = {weight * value:g} loss)" if weight else line
+            yield f"    {kind} net output #{number}: {name} = {weighted(value, weight)}"
             number += 1

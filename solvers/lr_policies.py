@@ -1,5 +1,7 @@
 """Learning-rate policies: one function per `lr_policy`, plus the state that two of them keep.
 
+`gamma` must not be negative. As in Caffe what a file leaves out is 0: `step` without `gamma` stops
+after its first step, `poly` without `power` is constant.
 Source: caffe/src/caffe/solvers/sgd_solver.cpp, SGDSolver::GetLearningRate.
 """
 
@@ -22,29 +24,58 @@ def fixed(param: SolverParameter, iteration: int) -> float:
 
 
 def step(param: SolverParameter, iteration: int) -> float:
-    """base_lr · gamma^⌊iteration / stepsize⌋."""
-    return param.base_lr * param.gamma ** (iteration // param.stepsize)
+    """base_lr · gamma^⌊iteration / stepsize⌋.
+
+    `stepsize` must be > 0.
+    """
+    return param.base_lr * _power(param.gamma, iteration // param.stepsize)
 
 
 def exp(param: SolverParameter, iteration: int) -> float:
     """base_lr · gamma^iteration."""
-    return param.base_lr * param.gamma**iteration
+    return param.base_lr * _power(param.gamma, iteration)
 
 
 def inv(param: SolverParameter, iteration: int) -> float:
-    """base_lr · (1 + gamma · iteration)^-power."""
-    return float(param.base_lr * (1 + param.gamma * iteration) ** -param.power)
+    """base_lr · (1 + gamma · iteration)^(-power)."""
+    return param.base_lr * _power(1 + param.gamma * iteration, -param.power)
 
 
 def poly(param: SolverParameter, iteration: int) -> float:
-    """base_lr · (1 - iteration / max_iter)^power; 0 beyond max_iter."""
-    return float(param.base_lr * max(0.0, 1 - iteration / param.max_iter) ** param.power)
+    """base_lr · (1 - iteration / max_iter)^power.
+
+    `max_iter` must be > 0.
+
+    Differs from Caffe: 0 beyond max_iter, not NaN.
+    """
+    return param.base_lr * _power(max(0.0, 1 - iteration / param.max_iter), param.power)
 
 
 def sigmoid(param: SolverParameter, iteration: int) -> float:
-    """base_lr / (1 + exp(-gamma · (iteration - stepsize)))."""
+    """base_lr / (1 + exp(-gamma · (iteration - stepsize))).
+
+    It rises from about 0 to base_lr.
+    """
     exponent = -param.gamma * (iteration - param.stepsize)
     return 0.0 if exponent > 700 else param.base_lr / (1 + math.exp(exponent))
+
+
+def multistep(param: SolverParameter, step: int) -> float:
+    """base_lr · gamma^k, k the boundaries passed.
+
+    An iteration passes the next boundary in `stepvalue` if it has reached it, and no more than one.
+    k is saved with a snapshot.
+
+    Differs from PyTorch: MultiStepLR passes all boundaries that it has reached at once.
+    """
+    return param.base_lr * _power(param.gamma, step)
+
+
+def _power(base: float, exponent: float) -> float:
+    try:
+        return float(base**exponent)
+    except (OverflowError, ZeroDivisionError):
+        return math.inf  # what floating point gives where Python raises
 
 
 POLICIES: dict[str, Callable[[SolverParameter, int], float]] = {
@@ -77,6 +108,8 @@ class LearningRate:
             )
         if param.lr_policy == "step" and param.stepsize <= 0:
             raise SolverError(f"lr_policy step: stepsize must be > 0; received {param.stepsize}")
+        if param.lr_policy == "poly" and param.max_iter <= 0:
+            raise SolverError(f"lr_policy poly: max_iter must be > 0; received {param.max_iter}")
         if param.gamma < 0:
             raise SolverError(f"gamma must be >= 0; received {param.gamma:g}")
         self._param = param
@@ -109,7 +142,7 @@ class LearningRate:
 
     def _rate(self, iteration: int, step: int) -> float:
         if self._param.lr_policy == "multistep":
-            return self._param.base_lr * self._param.gamma**step
+            return multistep(self._param, step)
         return POLICIES[self._param.lr_policy](self._param, iteration)
 
 

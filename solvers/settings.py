@@ -13,6 +13,14 @@ from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers.errors import SolverError
 
+LEAST = {
+    "average_loss": 1,
+    "iter_size": 1,
+    "max_iter": 0,
+    "display": 0,
+    "snapshot": 0,
+    "test_interval": 0,
+}
 _TRAIN_FIELDS = ("train_net_param", "train_net", "net_param", "net")
 
 
@@ -24,11 +32,13 @@ class NetChoice:
         definition: The unfiltered net.
         state: Phase, level and stages.
         iterations: Batches per test; 0 for the train net.
+        source: Where the definition comes from, as Caffe's log says it: `net file: F`, `net_param`.
     """
 
     definition: NetDefinition
     state: caffe_pb2.NetState
     iterations: int = 0
+    source: str = ""
 
 
 def check_settings(param: SolverParameter) -> None:
@@ -37,13 +47,10 @@ def check_settings(param: SolverParameter) -> None:
     Raises:
         SolverError: One is out of range; the message names field, range and value.
     """
-    for name, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0)):
+    for name, least in LEAST.items():
         value = getattr(param, name)
         if value < least:
             raise SolverError(f"{name} must be >= {least}; received {value}")
-    for name in ("snapshot", "test_interval"):
-        if getattr(param, name) < 0:
-            raise SolverError(f"{name} must be >= 0; received {getattr(param, name)}")
 
 
 def train_choice(param: SolverParameter, net: NetDefinition | None = None) -> NetChoice:
@@ -52,12 +59,12 @@ def train_choice(param: SolverParameter, net: NetDefinition | None = None) -> Ne
     Raises:
         SolverError: None or several of the fields that name a train net are set.
     """
-    definition = net or _train_definition(param)
+    definition, source = (net, _source(net)) if net else _train_definition(param)
     state = _merged(caffe_pb2.TRAIN, definition, param.train_state)
-    return NetChoice(definition, state)
+    return NetChoice(definition, state, source=source)
 
 
-def _train_definition(param: SolverParameter) -> NetDefinition:
+def _train_definition(param: SolverParameter) -> tuple[NetDefinition, str]:
     given = [name for name in _TRAIN_FIELDS if param.HasField(name)]
     if not given:
         raise SolverError(
@@ -69,8 +76,18 @@ def _train_definition(param: SolverParameter) -> NetDefinition:
             "SolverParameter must not contain more than one of these fields specifying a "
             f"train_net: {', '.join(_TRAIN_FIELDS)}; received {', '.join(given)}"
         )
-    value = getattr(param, given[0])
-    return read_net(value) if isinstance(value, str) else NetDefinition(value)
+    return _named(param, given[0])
+
+
+def _named(param: SolverParameter, name: str) -> tuple[NetDefinition, str]:
+    value = getattr(param, name)
+    if isinstance(value, str):
+        return read_net(value), f"{name} file: {value}"
+    return NetDefinition(value), name
+
+
+def _source(net: NetDefinition) -> str:
+    return f"net file: {net.path}" if net.path else "net_param"
 
 
 def test_choices(param: SolverParameter, net: NetDefinition | None = None) -> list[NetChoice]:
@@ -79,9 +96,9 @@ def test_choices(param: SolverParameter, net: NetDefinition | None = None) -> li
     Raises:
         SolverError: The numbers of test nets, `test_iter` and `test_state` do not fit.
     """
-    definitions = [NetDefinition(value) for value in param.test_net_param]
-    definitions += [read_net(path) for path in param.test_net]
-    generic = net or _generic_definition(param)
+    definitions = [(NetDefinition(value), "test_net_param") for value in param.test_net_param]
+    definitions += [(read_net(path), f"test_net file: {path}") for path in param.test_net]
+    generic = (net, _source(net)) if net else _generic_definition(param)
     missing = len(param.test_iter) - len(definitions)
     if missing < 0 or (missing > 0 and generic is None):
         raise SolverError(
@@ -100,15 +117,16 @@ def test_choices(param: SolverParameter, net: NetDefinition | None = None) -> li
         )
     states = param.test_state or [caffe_pb2.NetState()] * len(definitions)
     return [
-        NetChoice(definition, _merged(caffe_pb2.TEST, definition, state), iterations)
-        for definition, state, iterations in zip(definitions, states, param.test_iter, strict=True)
+        NetChoice(definition, _merged(caffe_pb2.TEST, definition, state), iterations, source)
+        for (definition, source), state, iterations in zip(
+            definitions, states, param.test_iter, strict=True
+        )
     ]
 
 
-def _generic_definition(param: SolverParameter) -> NetDefinition | None:
-    if param.HasField("net_param"):
-        return NetDefinition(param.net_param)
-    return read_net(param.net) if param.HasField("net") else None
+def _generic_definition(param: SolverParameter) -> tuple[NetDefinition, str] | None:
+    given = [name for name in ("net_param", "net") if param.HasField(name)]
+    return _named(param, given[0]) if given else None
 
 
 def _merged(

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from prototxt_parser.build import build_for_state, data_specs
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.net import Net
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from prototxt_parser.random_source import RandomSource
+from prototxt_parser.text import print_text
 from prototxt_parser.weights import load_weights
 from solvers.callbacks import Action, Callback
-from solvers.feed import Feed, FeedOpener, NoFeed
+from solvers.feed import Feed, FeedOpener, open_net
 from solvers.log_format import output_lines
 from solvers.loss_window import LossWindow
 from solvers.lr_policies import LearningRate
@@ -74,15 +74,20 @@ class Solver:
         lr_stride: int = 1,
     ) -> None:
         check_settings(param)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("Initializing solver from parameters: \n%s", print_text(param))
         self.param, self._open_feed, self.device = param, open_feed, torch.device(device)
         self._rate, self._lr_stride = LearningRate(param), lr_stride
         seed = param.random_seed if seed is None else seed
         random = RandomSource(seed)
         train = train_choice(param, net)
+        link = "from" if " file: " in train.source else "specified in"
+        logger.info("Creating training net %s %s", link, train.source)
         self.net, self.feed = self._build(train, random)
         self._updater = Updater(param, self.net.flat)
+        _finetune(self.net, _weight_files(param))
         self.tests = [
-            self._test_net(choice, RandomSource(random.seed + 1 + number))
+            self._test_net(number, choice, RandomSource(random.seed + 1 + number))
             for number, choice in enumerate(test_choices(param, net) if with_test_nets else [])
         ]
         self.iteration = 0
@@ -94,8 +99,6 @@ class Solver:
         self._lap: tuple[int, float] = (0, time.monotonic())
         if param.snapshot:
             probe_prefix(param.snapshot_prefix)
-        for path in _weight_files(param):
-            self.load_weights(path)
         logger.info("Solver scaffolding done.")
 
     @property
@@ -128,10 +131,8 @@ class Solver:
 
     def load_weights(self, path: str | Path) -> None:
         """Copy a `.caffemodel` into the train net, and into what test nets do not share."""
-        logger.info("Finetuning from %s", path)
-        load_weights(self.net, path)
-        for test in self.tests:
-            load_weights(test.net, path)
+        for net in (self.net, *(test.net for test in self.tests)):
+            _finetune(net, [path])
 
     def step(self, count: int) -> None:
         """Run `count` iterations with a fresh loss window, as Caffe's `Step`."""
@@ -224,16 +225,14 @@ class Solver:
             feed.close()
 
     def _build(self, choice: NetChoice, random: RandomSource) -> tuple[Net, Feed]:
-        specs = data_specs(choice.definition, choice.state)
-        feed: Feed = self._open_feed(specs) if specs else NoFeed()
-        net = build_for_state(
-            choice.definition, choice.state, input_shapes=feed.shapes, random=random
-        )
+        net, feed = open_net(choice.definition, choice.state, self._open_feed, random)
         return net.to(self.device), feed
 
-    def _test_net(self, choice: NetChoice, random: RandomSource) -> TestNet:
+    def _test_net(self, number: int, choice: NetChoice, random: RandomSource) -> TestNet:
+        logger.info("Creating test net (#%d) specified by %s", number, choice.source)
         net, feed = self._build(choice, random)
         net.share_with(self.net)
+        _finetune(net, _weight_files(self.param))
         net.debug_info = net.debug_info or self.param.debug_info
         return TestNet(net, feed, choice.iterations)
 
@@ -315,6 +314,12 @@ class Solver:
         logger.info("Iteration %d, loss = %g", self.iteration, self.smoothed_loss)
         for callback in self.callbacks:
             callback.on_display(self, self.iteration)
+
+
+def _finetune(net: Net, paths: Sequence[str | Path]) -> None:
+    for path in paths:
+        logger.info("Finetuning from %s", path)
+        load_weights(net, path)
 
 
 def _weight_files(param: SolverParameter) -> list[str]:

@@ -24,7 +24,8 @@ def sgd(
 ) -> None:
     """H ← μh + r·g; subtract h.
 
-    Differs from PyTorch: the rate is inside the momentum buffer.
+    Differs from PyTorch: the rate is inside h, so a change of the rate leaves the old velocity as
+    it was. No dampening.
     Source: caffe/src/caffe/solvers/sgd_solver.cpp, SGDSolver::ComputeUpdateValue.
     """
     del iteration
@@ -38,6 +39,7 @@ def nesterov(
 ) -> None:
     """H' = h; h ← μh + r·g; subtract (1 + μ)h - μh'.
 
+    Differs from PyTorch: the rate is inside h; while the rate stays the same both are equal.
     Source: caffe/src/caffe/solvers/nesterov_solver.cpp, NesterovSolver::ComputeUpdateValue.
     """
     del iteration
@@ -52,6 +54,7 @@ def adagrad(
 ) -> None:
     """H ← h + g²; subtract r·g / (√h + δ).
 
+    Differs from PyTorch: δ is 1e-8, not 1e-10; no lr_decay.
     Source: caffe/src/caffe/solvers/adagrad_solver.cpp, AdaGradSolver::ComputeUpdateValue.
     """
     del iteration
@@ -65,6 +68,7 @@ def rmsprop(
 ) -> None:
     """H ← ρh + (1 - ρ)g²; subtract r·g / (√h + δ), ρ = rms_decay.
 
+    Differs from PyTorch: no momentum, never centred; a file gives no momentum to it.
     Source: caffe/src/caffe/solvers/rmsprop_solver.cpp, RMSPropSolver::ComputeUpdateValue.
     """
     del iteration
@@ -78,6 +82,7 @@ def adadelta(
 ) -> None:
     """H ← μh + (1 - μ)g²; v = g·√((k + δ) / (h + δ)); k ← μk + (1 - μ)v²; subtract r·v.
 
+    Differs from PyTorch: the decay is `momentum`, 0 unless set (0.9 there), and δ is 1e-8 (1e-6).
     Source: caffe/src/caffe/solvers/adadelta_solver.cpp, AdaDeltaSolver::ComputeUpdateValue.
     """
     del iteration
@@ -95,7 +100,8 @@ def adam(
     """M ← β₁m + (1 - β₁)g; v ← β₂v + (1 - β₂)g²; subtract r·c·m / (√v + δ).
 
     c = √(1 - β₂ᵗ) / (1 - β₁ᵗ), t = iteration + 1. β₁ is `momentum`, 0 unless set.
-    Differs from PyTorch: δ is added to the uncorrected root.
+    Differs from PyTorch: δ is added to the uncorrected root; decay is part of the gradient, as in
+    Adam and not in AdamW; t is the solver's iteration, whatever the blob.
     Source: caffe/src/caffe/solvers/adam_solver.cpp, AdamSolver::ComputeUpdateValue.
     """
     m, v = history

@@ -15,7 +15,7 @@ from prototxt_parser.text import parse_text
 from solvers import Action, Callback, Solver
 from trainer.coordinator import RunResult, run_distributed
 from trainer.data.feed import open_feed
-from trainer.data.lmdb_writer import write_lmdb
+from trainer.data.database import write_database
 from trainer.plan import IN_PROCESS, DistributedPlan
 from trainer.strategies import Options, get_strategy
 
@@ -48,7 +48,7 @@ def write_data(folder: Path) -> None:
         labels = random.integers(0, 4, size=count)
         for image, label in zip(images, labels, strict=True):
             image.reshape(-1)[label] += 150
-        write_lmdb(folder / name, enumerate_datums(images, labels))
+        write_database(folder / name, enumerate_datums(images, labels))
 
 
 def enumerate_datums(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, bytes]]:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from prototxt_parser.errors import PrototxtError
+from solvers.errors import SolverError
 from trainer.errors import TrainerError
+
+logger = logging.getLogger(__name__)
+
+_OUR_LOGGERS = ("prototxt_parser", "solvers", "trainer")
 
 _SOURCES = {
     "solvers.updater": "sgd_solver.cpp",
@@ -68,3 +75,39 @@ class LogFile(logging.FileHandler):
         """Close the file; what did not fit was reported when it was written."""
         with suppress(OSError):
             super().close()
+
+
+@contextmanager
+def log_lines(path: Path | None = None, *, to_terminal: bool = True) -> Iterator[None]:
+    """Send log records, as Caffe's lines, to a file and to standard error.
+
+    A failure that ends the run is the last line of the file, at glog's level F. On standard error
+    the command line reports it.
+
+    Args:
+        path: The file, or None.
+        to_terminal: Whether standard error gets the lines.
+    """
+    terminal: list[logging.Handler] = [logging.StreamHandler()] if to_terminal else []
+    handlers = terminal + ([LogFile(path)] if path is not None else [])
+    root = logging.getLogger()
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in _OUR_LOGGERS}
+    for ours in levels:
+        ours.setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(CaffeFormatter())
+        root.addHandler(handler)
+    try:
+        yield
+    except (PrototxtError, SolverError, TrainerError) as error:
+        for handler in terminal:
+            root.removeHandler(handler)
+        if path is not None:
+            logger.critical("%s", error)
+        raise
+    finally:
+        for ours, level in levels.items():
+            ours.setLevel(level)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()

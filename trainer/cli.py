@@ -10,7 +10,20 @@ from importlib.metadata import PackageNotFoundError, version
 
 from prototxt_parser.errors import PrototxtError, WriteError
 from solvers.errors import SolverError
-from trainer.commands import data, train
+from trainer.commands import (
+    compute_mean,
+    convert_imageset,
+    data,
+    device_query,
+    draw,
+    extract_features,
+    parse_log,
+    summary,
+    test,
+    time,
+    train,
+    upgrade,
+)
 from trainer.errors import TrainerError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -18,7 +31,17 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 # Each module adds its subcommand, whose parser names the function to run.
 _COMMANDS = (
     train,
+    test,
+    time,
+    device_query,
+    parse_log,
     data,
+    convert_imageset,
+    compute_mean,
+    extract_features,
+    draw,
+    upgrade,
+    summary,
 )
 
 

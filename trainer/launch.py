@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 from solvers import Callback, Solver
-from trainer.caffe_log import CaffeFormatter, LogFile
+from trainer.caffe_log import log_lines
 from trainer.coordinator import run_distributed
 from trainer.data.feed import open_feed
 from trainer.describe import metrics_path
+from trainer.device import log_gpus
 from trainer.metrics import MetricsCallback, MetricsFile
 from trainer.plan import DistributedPlan
 from trainer.progress import ProgressBar
@@ -23,8 +24,6 @@ from trainer.recipe import Recipe
 from trainer.signals import SignalPoll
 
 logger = logging.getLogger(__name__)
-
-_OUR_LOGGERS = ("prototxt_parser", "solvers", "trainer")
 
 
 def launch(
@@ -65,7 +64,8 @@ def launch(
         prefix.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = Path(f"{prefix}_train.log") if log_to_file else None
-        stack.enter_context(_log_lines(log, to_terminal=log_to_terminal or not shows_bar))
+        stack.enter_context(log_lines(log, to_terminal=log_to_terminal or not shows_bar))
+        log_gpus(device)
         solver = Solver(
             recipe.param,
             partial(open_feed, seed=seed, data_dir=data_dir),
@@ -135,26 +135,3 @@ class _WorkersObserver:
 
     def on_exchange(self, record: Mapping[str, Any]) -> None:
         self._metrics.write("exchange", record["iteration"], record)
-
-
-@contextmanager
-def _log_lines(path: Path | None, *, to_terminal: bool) -> Iterator[None]:
-    """Send log records, as Caffe's lines, to a file and to standard error."""
-    handlers: list[logging.Handler] = [logging.StreamHandler()] if to_terminal else []
-    if path is not None:
-        handlers.append(LogFile(path))
-    root = logging.getLogger()
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in _OUR_LOGGERS}
-    for ours in levels:
-        ours.setLevel(logging.INFO)
-    for handler in handlers:
-        handler.setFormatter(CaffeFormatter())
-        root.addHandler(handler)
-    try:
-        yield
-    finally:
-        for ours, level in levels.items():
-            ours.setLevel(level)
-        for handler in handlers:
-            root.removeHandler(handler)
-            handler.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.errors import UsageError
+from trainer.extensions import Extensions
 from trainer.strategies.base import Options
 
 IN_PROCESS = "in-process"
@@ -70,6 +71,7 @@ class DistributedPlan:
         start_timeout_s: Longest wait for Spark to offer a place to every worker.
         wait_timeout_s: Longest wait of one process for another after that.
         task_attempts: How often an asynchronous worker may be started before the run is given up.
+        extensions: The user's own layers, which every worker loads.
     """
 
     strategy: str
@@ -88,6 +90,7 @@ class DistributedPlan:
     start_timeout_s: float = 120.0
     wait_timeout_s: float = 1800.0
     task_attempts: int = 4
+    extensions: Extensions = field(default_factory=Extensions)
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "threads", "task_attempts"):

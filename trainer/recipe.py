@@ -37,12 +37,10 @@ class Recipe:
 
     @property
     def batch_size(self) -> int:
-        """Images per iteration: batch size times iter_size; 0 for a net without a database."""
+        """Items per iteration: batch size times iter_size; 0 for a net without data layers."""
         choice = train_choice(self.param, self.net)
-        sizes = [
-            spec.param.data_param.batch_size for spec in data_specs(choice.definition, choice.state)
-        ]
-        return max(sizes, default=0) * self.param.iter_size
+        specs = data_specs(choice.definition, choice.state)
+        return max((spec.batch_size for spec in specs), default=0) * self.param.iter_size
 
 
 def read_recipe(net: str | None, solver: str | None, out: Path | None) -> Recipe:

@@ -59,6 +59,7 @@ def run_worker(
     """
     try:
         start = driver.start(socket.gethostname())
+        task.plan.extensions.install()
         with joining as group, closing(_build_solver(task, start)) as solver:
             _Loop(task, solver, driver, group).run()
         driver.finish()

@@ -28,6 +28,7 @@ class Accuracy(Layer):
     Shape: scores (N, K, …) and labels -> (); a second top (K) has the share per class, 0 for
       classes that do not occur.
     Differs from Caffe 1.0 (as Caffe's last commit does): there ties went to the higher class.
+    Differs from PyTorch: `topk` leaves open which of equal scores it takes.
     Source: caffe/src/caffe/layers/accuracy_layer.cpp, AccuracyLayer.
     """
 

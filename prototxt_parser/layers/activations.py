@@ -30,6 +30,7 @@ class ReLU(Elementwise):
     x = 0 counts as negative in the gradient.
 
     Shape: any -> the same.
+    Like PyTorch: ReLU and LeakyReLU.
     Source: caffe/src/caffe/layers/relu_layer.cpp, ReLULayer.
     """
 
@@ -47,6 +48,7 @@ class Sigmoid(Elementwise):
     """1 / (1 + exp(-x)).
 
     Shape: any -> the same.
+    Like PyTorch: `sigmoid`.
     Source: caffe/src/caffe/layers/sigmoid_layer.cpp, SigmoidLayer.
     """
 
@@ -61,6 +63,7 @@ class TanH(Elementwise):
     """tanh(x).
 
     Shape: any -> the same.
+    Like PyTorch: `tanh`.
     Source: caffe/src/caffe/layers/tanh_layer.cpp, TanHLayer.
     """
 
@@ -79,6 +82,7 @@ class ELU(Elementwise):
     Shape: any -> the same.
     Differs from Caffe: with alpha < 0, in place, Caffe's gradient takes negative inputs for
     positive ones; here it is the right one.
+    Like PyTorch: ELU.
     Source: caffe/src/caffe/layers/elu_layer.cpp, ELULayer.
     """
 
@@ -95,6 +99,7 @@ class BNLL(Elementwise):
     Shape: any -> the same.
     Differs from Caffe: in place, Caffe's gradient is taken at the top instead of the bottom; here
     it is the right one.
+    Differs from PyTorch: Softplus is x itself already above 20.
     Source: caffe/src/caffe/layers/bnll_layer.cpp, BNLLLayer.
     """
 
@@ -109,6 +114,7 @@ class Swish(Elementwise):
     """x · sigmoid(beta · x).
 
     Shape: any -> the same.
+    Differs from PyTorch: SiLU has no beta.
     Source: caffe/src/caffe/layers/swish_layer.cpp, SwishLayer.
     """
 

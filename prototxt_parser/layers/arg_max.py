@@ -26,6 +26,7 @@ class ArgMax(Layer):
     Shape: with `axis` (…, K, …) -> (…, top_k, …). Without, (N, …) -> (N, 1, top_k), or
       (N, 2, top_k) with `out_max_val`, and further axes of 1 up to the number of the bottom's.
     Differs from Caffe: no gradient passes, where Caffe ends the process.
+    Differs from PyTorch: `argmax` gives integers, and leaves open which of equal values it takes.
     Source: caffe/src/caffe/layers/argmax_layer.cpp, ArgMaxLayer.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -90,6 +90,7 @@ class Layer(nn.Module, ABC):
         is_fed: The net is given its tops instead of computing them (Input and data layers).
         allows_in_place: Whether a top may have the name of its bottom.
         state_names: Buffers that carry state from one forward pass to the next.
+        shares_memory: In Caffe its tops are the memory of its bottom; only `LiveNet` looks.
     """
 
     bottom_count: ClassVar[Arity] = exactly(1)
@@ -99,6 +100,7 @@ class Layer(nn.Module, ABC):
     is_fed: ClassVar[bool] = False
     allows_in_place: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ()
+    shares_memory: ClassVar[bool] = False
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
@@ -132,6 +134,22 @@ class Layer(nn.Module, ABC):
     @property
     def statistics(self) -> frozenset[str]:
         """Names of the blobs that are running statistics, not weights."""
+        return frozenset()
+
+    @property
+    def held_tops(self) -> Mapping[int, Tensor]:
+        """Tops, by number, that are memory of the layer's own which no forward pass rewrites.
+
+        What somebody writes into such a blob of a `LiveNet` persists.
+        """
+        return {}
+
+    @property
+    def replaced_gradients(self) -> frozenset[str]:
+        """Names of blobs whose next gradient replaces the accumulated one, as of the last forward.
+
+        A defect of a few of Caffe's layers, visible with iter_size > 1 or shared blobs.
+        """
         return frozenset()
 
     def add_blob(self, name: str, shape: Shape, filler: caffe_pb2.FillerParameter) -> None:

@@ -23,6 +23,7 @@ class Bias(Layer):
 
     Shape: any -> the same.
     Blobs: bias (the dims it covers; () if `num_axes` is 0) unless there are two bottoms.
+    Differs from PyTorch: b is aligned with x from `axis` on, not from the last axis.
     Source: caffe/src/caffe/layers/bias_layer.cpp, BiasLayer.
     """
 

@@ -25,6 +25,7 @@ class Clip(Elementwise):
     clipped values, and what a net learns depends on it.
 
     Shape: any -> the same.
+    Like PyTorch: `clamp`, but for its gradient in place.
     Source: caffe/src/caffe/layers/clip_layer.cpp, ClipLayer.
     """
 
@@ -55,6 +56,7 @@ class Threshold(Elementwise):
     Shape: any -> the same.
     Differs from Caffe: no gradient passes, which is the derivative wherever there is one; Caffe
     ends the process when it is asked for it.
+    Differs from PyTorch: Threshold keeps the x above it.
     Source: caffe/src/caffe/layers/threshold_layer.cpp, ThresholdLayer.
     """
 

@@ -21,6 +21,7 @@ class Concat(Layer):
     """Concatenation along `axis` (1), or along the legacy `concat_dim`.
 
     Shape: n shapes equal but for the axis -> its sizes added.
+    Differs from PyTorch: `cat` runs along axis 0 by default.
     Source: caffe/src/caffe/layers/concat_layer.cpp, ConcatLayer.
     """
 

@@ -25,6 +25,7 @@ class ContrastiveLoss(Layer):
     by d + 1e-4, as in Caffe, so that it exists at d = 0.
 
     Shape: a and b (N, C, …), y (N, …) with non-zero meaning similar -> ().
+    Differs from PyTorch: there is no such loss; CosineEmbeddingLoss measures angles.
     Source: caffe/src/caffe/layers/contrastive_loss_layer.cpp, ContrastiveLossLayer.
     """
 

@@ -1,4 +1,4 @@
-"""Layers that read a database: here only what they ask for, never the reading."""
+"""Layers that read files: here only what they ask for, never the reading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prototxt_parser.data_spec import DataSpec
 from prototxt_parser.errors import LayerError
-from prototxt_parser.layers.base import Arity, Layer, LayerContext, exactly
+from prototxt_parser.layers.base import Arity, Layer, LayerContext, at_least, exactly
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape
@@ -50,10 +50,53 @@ class SourceLayer(Layer):
 @final
 @register_layer("Data")
 class Data(SourceLayer):
-    """Items of an LMDB in key order, wrapping at the end.
+    """Items of an LMDB or LevelDB in key order, wrapping at the end.
 
     Shape: nothing -> (batch_size, C, H, W) after the transform; (batch_size) labels.
+    Differs from PyTorch: a DataLoader ends with a short batch, may shuffle, and knows no order of
+    keys.
     Source: caffe/src/caffe/layers/data_layer.cpp, DataLayer.
     """
 
     top_count = Arity(1, 2)
+
+
+@final
+@register_layer("ImageData")
+class ImageData(SourceLayer):
+    """Image files that a text file lists with their labels, resized and transformed.
+
+    Shape: nothing -> (batch_size, C, H, W) after the transform; (batch_size) labels.
+    Differs from PyTorch: torchvision's ImageFolder takes labels from folders and gives R, G, B in
+    0 to 1; its Resize keeps the aspect and filters before shrinking.
+    Source: caffe/src/caffe/layers/image_data_layer.cpp, ImageDataLayer.
+    """
+
+    top_count = exactly(2)
+
+
+@final
+@register_layer("HDF5Data")
+class HDF5Data(SourceLayer):
+    """Rows of datasets in HDF5 files that a text file lists; each top is the dataset of its name.
+
+    Shape: nothing -> (batch_size, the dataset's other axes) for each top.
+    Differs from PyTorch: there is none like it.
+    Source: caffe/src/caffe/layers/hdf5_data_layer.cpp, HDF5DataLayer.
+    """
+
+    top_count = at_least(1)
+
+
+@final
+@register_layer("WindowData")
+class WindowData(SourceLayer):
+    """Windows of images, drawn at random: background ones, then those that show an object.
+
+    Shape: nothing -> (batch_size, 3, crop_size, crop_size); (batch_size) labels, 0 for background.
+    Differs from PyTorch: there is none like it; the nearest, torchvision's roi_align, works on
+    features and not on pixels.
+    Source: caffe/src/caffe/layers/window_data_layer.cpp, WindowDataLayer.
+    """
+
+    top_count = exactly(2)

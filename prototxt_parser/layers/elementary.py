@@ -25,6 +25,7 @@ class AbsVal(Elementwise):
     """|x|; the gradient at 0 is 0.
 
     Shape: any -> the same.
+    Like PyTorch: `abs`.
     Source: caffe/src/caffe/layers/absval_layer.cpp, AbsValLayer.
     """
 
@@ -44,6 +45,7 @@ class Power(Elementwise):
     Differs from Caffe, whose gradient divides by the base: NaN where that is 0, here the limit
     (power 3: 0; power 0.5: infinity). And in place, Caffe's gradient is wrong for any power; here
     it is the right one.
+    Like PyTorch: `pow`.
     Source: caffe/src/caffe/layers/power_layer.cpp, PowerLayer.
     """
 
@@ -62,6 +64,7 @@ class Exp(Elementwise):
     """base ^ (shift + scale · x); base -1 means e.
 
     Shape: any -> the same.
+    Like PyTorch: `exp`.
     Source: caffe/src/caffe/layers/exp_layer.cpp, ExpLayer.
     """
 
@@ -86,6 +89,7 @@ class Log(Elementwise):
     Shape: any -> the same.
     Differs from Caffe: in place, Caffe's gradient is taken at the top instead of the bottom; here
     it is the right one.
+    Like PyTorch: `log`.
     Source: caffe/src/caffe/layers/log_layer.cpp, LogLayer.
     """
 

@@ -28,6 +28,7 @@ class Eltwise(Layer):
     `stable_prod_grad` says: Caffe's other form, y / x, is the same except for NaN at 0.
 
     Shape: n equal shapes -> the same.
+    Differs from PyTorch: `maximum` halves the gradient between equal values.
     Source: caffe/src/caffe/layers/eltwise_layer.cpp, EltwiseLayer.
     """
 

@@ -25,6 +25,8 @@ class Embed(Layer):
     Blobs: weight (input_dim, num_output); bias (num_output), which is there by default.
     Differs from Caffe: an index outside [0, input_dim) is refused (there it reads other memory),
     and asking for the gradient of x gives 0 (there it aborts).
+    Differs from PyTorch: Embedding has integer indices and no bias, and draws its weights; here
+    they are 0 without a filler.
     Source: caffe/src/caffe/layers/embed_layer.cpp, EmbedLayer.
     """
 

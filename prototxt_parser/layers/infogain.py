@@ -38,6 +38,8 @@ class InfogainLoss(Loss):
     Differs from Caffe: without `loss_weight`, two tops have the weights 1 and 0; Caffe wants them
     written. H gets no gradient, where Caffe ends the process.
     Raises LayerError for a label that is no class; Caffe's behaviour is undefined there.
+    Differs from PyTorch: CrossEntropyLoss takes a weight for each class, not for each pair of
+    classes, and has no lower limit for p.
     Source: caffe/src/caffe/layers/infogain_loss_layer.cpp, InfogainLossLayer.
     """
 

@@ -22,6 +22,8 @@ class InnerProduct(Layer):
 
     Shape: (d_0, …, d_axis, …) -> (d_0, …, d_{axis-1}, num_output).
     Blobs: weight (num_output, K), or (K, num_output) with `transpose`; bias (num_output).
+    Differs from PyTorch: Linear runs over the last axis alone and draws its weights; here they are
+    0 without a filler.
     Source: caffe/src/caffe/layers/inner_product_layer.cpp, InnerProductLayer.
     """
 

@@ -21,6 +21,7 @@ class Input(Layer):
 
     Shape: nothing -> `input_param.shape`: one for all tops or one per top. Shapes given to
     `build_net` take precedence, and fill in where the definition has none.
+    Like PyTorch: the arguments of `forward`.
     Source: caffe/src/caffe/layers/input_layer.cpp, InputLayer.
     """
 

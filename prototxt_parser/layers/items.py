@@ -23,6 +23,7 @@ class BatchReindex(Layer):
     Shape: x (N, …) and index (M), floats in [0, N) of which the integer part counts -> (M, …).
     Differs from Caffe: M = 0 always gives an empty top (there only if the blob once was larger),
     and asking for the gradient of the index gives 0 (there it aborts).
+    Like PyTorch: `index_select`, but for the type of the indices.
     Source: caffe/src/caffe/layers/batch_reindex_layer.cpp, BatchReindexLayer.
     """
 
@@ -56,6 +57,7 @@ class Filter(Layer):
       may be 0; static shapes say N.
     Differs from Caffe: with M = 0 the gradient is 0 (there backward crashes), and asking for the
     gradient of the selector gives 0 (there it aborts).
+    Like PyTorch: indexing with a mask.
     Source: caffe/src/caffe/layers/filter_layer.cpp, FilterLayer.
     """
 

@@ -26,6 +26,7 @@ class LRN(Elementwise):
     `k` is ignored, as in Caffe.
 
     Shape: (N, C, H, W) -> the same.
+    Differs from PyTorch: LocalResponseNorm is ACROSS_CHANNELS; there is no WITHIN_CHANNEL.
     Source: caffe/src/caffe/layers/lrn_layer.cpp, LRNLayer.
     """
 

@@ -61,6 +61,7 @@ class LSTMUnit(Layer):
       -> c and h (1, N, H).
     Like Caffe: a NaN in c_prev stays where cont is 0; with F = cont·σ(f) the gradient of f is that
     of a gate, F·(1 - F), which is the derivative for a cont of 0 or 1 only. cont gets no gradient.
+    Differs from PyTorch: LSTMCell has the gates in the order i, f, g, o and weights of its own.
     Source: caffe/src/caffe/layers/lstm_unit_layer.cpp, LSTMUnitLayer.
     """
 

@@ -21,6 +21,7 @@ class Parameter(Layer):
     Shape: nothing -> `parameter_param.shape`.
     Blobs: value (`parameter_param.shape`).
     Like Caffe, and only visible with iter_size > 1: the gradient replaces the accumulated one.
+    Like PyTorch: a `nn.Parameter`.
     Source: caffe/src/caffe/layers/parameter_layer.cpp, ParameterLayer.
     """
 
@@ -40,9 +41,17 @@ class Parameter(Layer):
         del bottoms
         return [tuple(self.value.shape)]
 
+    @property
+    def held_tops(self) -> dict[int, Tensor]:
+        """The blob is the top."""
+        return {0: self.value}
+
+    @property
+    def replaced_gradients(self) -> frozenset[str]:
+        """The blob's gradient is the top's."""
+        return frozenset({"value"})
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Return the blob."""
         del bottoms
-        if self.value.grad is not None:
-            self.value.grad.zero_()
         return self.value.view_as(self.value)

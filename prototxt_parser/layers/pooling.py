@@ -11,6 +11,7 @@ from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Arity, Layer, LayerContext
 from prototxt_parser.layers.pooling_windows import Pair, PoolingWindows
 from prototxt_parser.layers.registry import register_layer
+from prototxt_parser.layers.stochastic_pooling import refuse_padding, stochastic
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape, shape_text
 
@@ -21,7 +22,7 @@ _STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
 @final
 @register_layer("Pooling")
 class Pooling(Layer):
-    """Pooling over spatial windows (`MAX`, `AVE`).
+    """Pooling over spatial windows (`MAX`, `AVE`, `STOCHASTIC`).
 
     Shape: (N, C, H, W) -> (N, C, H', W'), H' = ceil((H + 2·pad - kernel) / stride) + 1 (floor if
       `round_mode` is FLOOR); when any pad is above 0, one less if the last window would start
@@ -29,8 +30,8 @@ class Pooling(Layer):
     A second top of MAX is the mask: index h·W + w of the maximum in its plane, as float.
     MAX never picks padding; the first of equal values wins; a window without a number above
     -FLT_MAX gives -FLT_MAX, mask -1. AVE divides by the window clipped to the padded image, so
-    padding counts and overhang does not.
-    STOCHASTIC is refused: Caffe has it on the GPU only.
+    padding counts and overhang does not. STOCHASTIC (see `stochastic_pooling`) takes no padding;
+    Caffe has it on the GPU only.
     Differs from PyTorch: ceil is the default; with pad 0 and stride > kernel Caffe keeps a last
     window that holds no pixel (MAX -FLT_MAX; AVE 0 here, undefined in Caffe); NaN does not spread.
     Source: caffe/src/caffe/layers/pooling_layer.cpp, PoolingLayer.
@@ -44,8 +45,6 @@ class Pooling(Layer):
         """Check the geometry."""
         super().__init__(param, bottoms, context)
         self.pool = param.pooling_param
-        if self.pool.pool == _STOCHASTIC:
-            raise LayerError("pool: STOCHASTIC is not supported; use MAX or AVE")
         if len(param.top) > 1 and self.pool.pool != _MAX:
             raise LayerError("Pooling Layer produces a second top (the mask) for MAX only")
         self.is_global = self.pool.global_pooling
@@ -79,7 +78,10 @@ class Pooling(Layer):
             )
         ceil = self.pool.round_mode == caffe_pb2.PoolingParameter.CEIL
         kernel = (bottom[2], bottom[3]) if self.is_global else _pair(self.pool, "kernel", None)
-        return PoolingWindows(kernel, self.stride, self.pad, ceil)
+        windows = PoolingWindows(kernel, self.stride, self.pad, ceil)
+        if self.pool.pool == _STOCHASTIC:
+            refuse_padding(windows)
+        return windows
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Return the pooled shape, twice if there is a mask."""
@@ -90,6 +92,8 @@ class Pooling(Layer):
         """Pool."""
         x = bottoms[0]
         windows = self.windows(tuple(x.shape))
+        if self.pool.pool == _STOCHASTIC:
+            return stochastic(windows, x, self.context)
         if self.pool.pool != _MAX:
             return windows.average(x)
         y, index = windows.maximum(x)

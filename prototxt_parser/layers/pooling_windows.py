@@ -74,6 +74,12 @@ class PoolingWindows:
         rows, columns = (self._extents(x, axis) for axis in (0, 1))
         return sums / torch.outer(rows, columns).to(sums)
 
+    def pixels(self, x: Tensor) -> Tensor:
+        """Return the pixels of each window, (N, C, H', W', pixels) row by row; 0 outside of x."""
+        padded = functional.pad(x, self._frame(x))
+        rows = padded.unfold(2, self.kernel[0], self.stride[0])
+        return rows.unfold(3, self.kernel[1], self.stride[1]).flatten(-2)
+
     def _sizes(self, bottom: Shape, *, ceil: bool, trim: bool) -> Pair:
         height, width = (
             pooling_size(*values, ceil=ceil, trim=trim)

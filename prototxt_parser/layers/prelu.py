@@ -26,6 +26,7 @@ class PReLU(Elementwise):
 
     Shape: (N, C, …) -> the same.
     Blobs: weight (C), or () if `channel_shared`.
+    Like PyTorch: PReLU, though that has one slope by default.
     Source: caffe/src/caffe/layers/prelu_layer.cpp, PReLULayer.
     """
 

@@ -23,6 +23,7 @@ class Reduction(Layer):
     The gradient of |x| at 0 is 0.
 
     Shape: any -> the dims before `axis`; () if there are none.
+    Like PyTorch: `sum` and `mean` over the last axes.
     Source: caffe/src/caffe/layers/reduction_layer.cpp, ReductionLayer.
     """
 

@@ -39,11 +39,8 @@ def layer_class(type_name: str) -> type[Layer]:
     """Return the class of a type string.
 
     Raises:
-        LayerError: Unknown type; the message names the nearest known ones.
+        LayerError: Unknown type; the message names the nearest known one.
     """
     if type_name in _LAYERS:
         return _LAYERS[type_name]
-    raise LayerError(
-        f"Unknown layer type: {type_name}{did_you_mean(type_name, _LAYERS)} "
-        f"(known types: {', '.join(layer_types())})"
-    )
+    raise LayerError(f"Unknown layer type: {type_name}{did_you_mean(type_name, _LAYERS)}")

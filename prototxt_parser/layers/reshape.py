@@ -19,10 +19,12 @@ class Flatten(Layer):
     """The axes `axis` (1) to `end_axis` (-1), both included, as one.
 
     Shape: (…, A, …, B, …) -> (…, A · … · B, …).
+    Like PyTorch: `flatten`, from axis 1 on by default.
     Source: caffe/src/caffe/layers/flatten_layer.cpp, FlattenLayer.
     """
 
     allows_in_place = False
+    shares_memory = True
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Return the flattened shape."""
@@ -50,10 +52,12 @@ class Reshape(Layer):
     whatever is left. A negative `axis` counts from behind the last one: -1 appends.
 
     Shape: any -> as many values.
+    Differs from PyTorch: `reshape` has no 0 that copies a dim, and always replaces all axes.
     Source: caffe/src/caffe/layers/reshape_layer.cpp, ReshapeLayer.
     """
 
     allows_in_place = False
+    shares_memory = True
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Return the new shape."""

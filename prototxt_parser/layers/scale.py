@@ -27,6 +27,7 @@ class Scale(Layer):
     Blobs: weight (the dims it covers; () if `num_axes` is 0) unless there are two bottoms; bias.
     Like Caffe, and only visible with iter_size > 1: the gradient of s replaces the accumulated one
     when s has as many elements as x, or no axes before it and some after it.
+    Differs from PyTorch: s is aligned with x from `axis` on, not from the last axis.
     Source: caffe/src/caffe/layers/scale_layer.cpp, ScaleLayer.
     """
 
@@ -42,6 +43,7 @@ class Scale(Layer):
         scale = param.scale_param
         self.axis = first_axis(scale.axis, bottoms)
         self.learned = len(bottoms) == 1
+        self._is_replaced = False
         if self.learned:
             shape = covered_shape(bottoms[0], self.axis, scale.num_axes)
             one = caffe_pb2.FillerParameter(type="constant", value=1)
@@ -62,19 +64,24 @@ class Scale(Layer):
         x = bottoms[0]
         self.top_shapes([tuple(bottom.shape) for bottom in bottoms])
         factor = self.weight if self.learned else bottoms[1]
-        self._drop_replaced_gradient(x)
+        self._is_replaced = self._replaces_gradient(x)
         if not self.param.scale_param.bias_term:
             return x * broadcast(factor, x, self.axis)
         if self.axis == 1 and factor.dim() == 1:
             return _per_channel(x, factor, self.bias)
         return x * broadcast(factor, x, self.axis) + broadcast(self.bias, x, self.axis)
 
-    def _drop_replaced_gradient(self, x: Tensor) -> None:
-        if not self.learned or self.weight.grad is None:
-            return
+    @property
+    def replaced_gradients(self) -> frozenset[str]:
+        """The factor, for bottoms of some shapes."""
+        return frozenset({"weight"}) if self._is_replaced else frozenset()
+
+    def _replaces_gradient(self, x: Tensor) -> bool:
+        if not self.learned:
+            return False
         size, after = self.weight.numel(), count(x.shape, self.axis + self.weight.dim())
-        if size == x.numel() or (size > 1 and count(x.shape, 0, self.axis) == 1 and after > 1):
-            self.weight.grad.zero_()
+        is_row = size > 1 and count(x.shape, 0, self.axis) == 1 and after > 1
+        return size == x.numel() or is_row
 
 
 def _per_channel(x: Tensor, factor: Tensor, bias: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ class Silence(Layer):
     """Nothing: its bottoms are no outputs of the net, and get no gradient from here.
 
     Shape: n blobs of any shape -> no top.
+    Differs from PyTorch: there every tensor may be left unused.
     Source: caffe/src/caffe/layers/silence_layer.cpp, SilenceLayer.
     """
 

@@ -23,6 +23,7 @@ class Slice(Layer):
     They begin at 0 and at every `slice_point`; without slice points they are of equal size.
 
     Shape: (…, K, …) -> one (…, k, …) for each top, the k adding up to K and none of them 0.
+    Differs from PyTorch: `split` takes sizes and runs along axis 0 by default.
     Source: caffe/src/caffe/layers/slice_layer.cpp, SliceLayer.
     """
 
@@ -81,6 +82,7 @@ class Crop(Layer):
     each; none is 0, not the middle. The second bottom gives its shape alone and gets no gradient.
 
     Shape: a and b with as many axes -> a's dims before `axis`, then b's.
+    Differs from PyTorch: torchvision's CenterCrop cuts out the middle.
     Source: caffe/src/caffe/layers/crop_layer.cpp, CropLayer.
     """
 

@@ -26,6 +26,7 @@ class Softmax(Elementwise):
     """exp(x) / Σ exp(x) along `axis` (1).
 
     Shape: any -> the same.
+    Like PyTorch: `softmax`, along axis 1 by default.
     Source: caffe/src/caffe/layers/softmax_layer.cpp, SoftmaxLayer.
     """
 
@@ -53,6 +54,8 @@ class SoftmaxWithLoss(Layer):
     Shape: scores (N, K, …) and labels (any shape with N · … values) -> (); a second top gets the
       probabilities, which Caffe documents but cannot build.
     Raises LayerError for a label that is no class; Caffe's behaviour is undefined there.
+    Differs from PyTorch: CrossEntropyLoss has integer labels, no lower limit for p, and is NaN
+    where no label counts.
     Source: caffe/src/caffe/layers/softmax_loss_layer.cpp, SoftmaxWithLossLayer.
     """
 

@@ -18,11 +18,13 @@ class Split(Layer):
     """Every top is the bottom; the bottom's gradient is the sum of the tops'.
 
     Shape: any -> n times the same.
+    Differs from PyTorch: there every tensor may be used twice.
     Source: caffe/src/caffe/layers/split_layer.cpp, SplitLayer.
     """
 
     top_count = at_least(1)
     allows_in_place = False
+    shares_memory = True
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Return the bottom's shape for every top."""

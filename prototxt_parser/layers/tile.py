@@ -21,6 +21,7 @@ class Tile(Layer):
     """`tiles` copies of the bottom, one behind the other along `axis` (1).
 
     Shape: (…, K, …) -> (…, tiles · K, …).
+    Like PyTorch: `repeat` along one axis.
     Source: caffe/src/caffe/layers/tile_layer.cpp, TileLayer.
     """
 

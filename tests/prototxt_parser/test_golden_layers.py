@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from golden_cases import case_names, golden_cases
+from layer_case import LayerCase
 from prototxt_parser import Net, build_net, read_net
 from prototxt_parser.layers.registry import layer_types
-
-
-class Case:
-    """A recorded case: what to write, what to expect, how closely."""
-
-    def __init__(self, folder: Path) -> None:
-        self.info = json.loads((folder / "case.json").read_text())
-        self.arrays = dict(np.load(folder / "case.npz"))
-        self.prefix = ""
-
-    def select(self, step: int) -> None:
-        self.prefix = f"step{step}/" if self.info["steps"] > 1 else ""
-
-    def phase(self, step: int) -> str:
-        phase = self.info["phase"]
-        return phase if isinstance(phase, str) else phase[step]
-
-    def group(self, kind: str) -> dict[str, np.ndarray]:
-        """Arrays of a kind in this step: everything after `kind/` is the key."""
-        start = f"{self.prefix}{kind}/"
-        return {k[len(start) :]: v for k, v in self.arrays.items() if k.startswith(start)}
-
-    def check(self, kind: str, name: str, got: torch.Tensor) -> None:
-        key = f"{self.prefix}{kind}/{name}" if kind else f"{self.prefix}{name}"
-        want = self.arrays[key]
-        value = got.detach().numpy()
-        assert value.shape == want.shape, key
-        ignored = self.arrays.get(f"ignore/{key}", np.zeros(want.shape, dtype=bool))
-        value, want = value[~ignored], want[~ignored]
-        overrides = self.info["tolerance_overrides"]
-        tolerance = overrides.get(key, overrides.get(f"{kind}/{name}", self.info["tolerance"]))
-        if key in self.info["exact"] or f"{kind}/{name}" in self.info["exact"]:
-            np.testing.assert_array_equal(value, want, err_msg=key)
-        else:
-            np.testing.assert_allclose(
-                value, want, rtol=tolerance["rtol"], atol=tolerance["atol"], err_msg=key
-            )
 
 
 def write_parameters(net: Net, arrays: dict[str, np.ndarray]) -> None:
@@ -59,10 +23,16 @@ def write_parameters(net: Net, arrays: dict[str, np.ndarray]) -> None:
             net.layers[layer].blobs[int(index)].copy_(torch.from_numpy(value))
 
 
-@pytest.mark.parametrize("folder", golden_cases("layers"))
-def test_layer_equals_caffe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# Those of HDF5Data read files, which is the trainer's work: tests/trainer/test_data_golden.py.
+CASES = [case for case in golden_cases("layers") if "/HDF5Data/" not in str(case.id)]
+
+
+@pytest.mark.parametrize("folder", CASES)
+def test_layer_equals_caffe(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    case = Case(folder)
+    case = LayerCase(folder)
+    if "expects_file" in case.info:
+        monkeypatch.chdir(tmp_path)
     net: Any = None
     for step in range(case.info["steps"]):
         case.select(step)
@@ -73,6 +43,8 @@ def test_layer_equals_caffe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
                     layer, index = key.rsplit("/", 1)
                     case.check("param_init", key, net.layers[layer].blobs[int(index)])
         run_step(net, case, step)
+    if "expects_file" in case.info:
+        check_file(case)
 
 
 def rebuilt(net: Net | None, folder: Path, phase: str) -> Net:
@@ -83,10 +55,11 @@ def rebuilt(net: Net | None, folder: Path, phase: str) -> Net:
     return new
 
 
-def run_step(net: Net, case: Case, step: int) -> None:
+def run_step(net: Net, case: LayerCase, step: int) -> None:
     write_parameters(net, case.group("param"))
     bottoms = {name: torch.from_numpy(value) for name, value in case.group("bottom").items()}
-    net(bottoms)
+    write_held_tops(net, bottoms)
+    net(bottoms | memory_batch(net, case, step))
     for name in case.group("top"):
         case.check("top", name, net.blobs[name])
     if f"{case.prefix}total_loss" in case.arrays:
@@ -98,7 +71,34 @@ def run_step(net: Net, case: Case, step: int) -> None:
         check_gradients(net, case, step)
 
 
-def check_gradients(net: Net, case: Case, step: int) -> None:
+def write_held_tops(net: Net, bottoms: dict[str, torch.Tensor]) -> None:
+    """Write the values of tops that a layer keeps into its memory; leave the others."""
+    for net_step in net.steps:
+        for index, held in net_step.layer.held_tops.items():
+            if net_step.tops[index] in bottoms:
+                held.copy_(bottoms.pop(net_step.tops[index]))
+
+
+def memory_batch(net: Net, case: LayerCase, step: int) -> dict[str, torch.Tensor]:
+    """The batch that MemoryData gives in a step of the arrays that it was handed, in a cycle."""
+    arrays = {k.split("memory/")[1]: v for k, v in case.arrays.items() if "memory/" in k}
+    if not arrays:
+        return {}
+    size = net.blob_shapes["data"][0]
+    first = step * size % len(arrays["data"])
+    data, label = (torch.from_numpy(arrays[n][first : first + size]) for n in ("data", "label"))
+    return {"data": data, "label": label.reshape(size, 1, 1, 1)}
+
+
+def check_file(case: LayerCase) -> None:
+    with h5py.File(case.info["expects_file"]) as file:
+        wanted = {k.removeprefix("h5/") for k in case.arrays if k.startswith("h5/")}
+        assert set(file) == wanted
+        for name in wanted:
+            case.check("h5", name, torch.from_numpy(file[name][...]))
+
+
+def check_gradients(net: Net, case: LayerCase, step: int) -> None:
     if step == 0 or case.info["clear_param_diffs_between_steps"]:
         net.flat.grad.zero_()
     diffs = case.group("top_diff")
@@ -116,7 +116,7 @@ def check_gradients(net: Net, case: Case, step: int) -> None:
 
 
 def test_every_layer_type_has_a_case() -> None:
-    fed_from_outside = {"Data"}
+    fed_from_outside = {"Data", "ImageData", "WindowData"}
     assert set(layer_types()) - fed_from_outside <= {
         name.split("/")[1] for name in case_names("layers")
     }

@@ -113,6 +113,8 @@ CASES = [
     case("Parameter", "parameter_param { shape { dim: 2 dim: 3 } }"),
     case("Pooling", "pooling_param { kernel_size: 3 stride: 2 pad: 1 }", IMAGE, tops=2),
     case("Pooling", "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }", IMAGE),
+    case("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }",
+         real(2, 3, 6, 4, low=0.5)),
     case("Power", "power_param { power: 1.7 scale: 0.6 shift: 0.9 }", POSITIVE),
     case("Power", "power_param { power: 3 }", real(2, 3, 5)),
     case("RNN", "recurrent_param { num_output: 5 }", real(3, 2, 4), CONT),
@@ -126,6 +128,7 @@ CASES = [
     case("Reshape", "reshape_param { shape { dim: 0 dim: -1 dim: 6 } }", IMAGE),
     case("SPP", "spp_param { pyramid_height: 2 }", IMAGE),
     case("SPP", "spp_param { pyramid_height: 2 pool: AVE }", IMAGE),
+    case("SPP", "spp_param { pyramid_height: 2 pool: STOCHASTIC }", real(2, 3, 6, 4, low=0.5)),
     case("Scale", "scale_param { bias_term: true }", IMAGE),
     case("Scale", "scale_param { axis: 0 }", IMAGE, real(2, 3)),
     case("Sigmoid", "", real(2, 3, 5)),
@@ -143,6 +146,8 @@ CASES = [
 WITHOUT_GRADIENT = {
     "Accuracy": "counts",
     "ArgMax": "gives places; the values of out_max_val are results, not for learning",
+    "DummyData": "has no bottom and no blob",
+    "HDF5Output": "has no top",
     "Silence": "has no top",
     "Threshold": "steps from 0 to 1",
 }

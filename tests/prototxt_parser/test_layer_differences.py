@@ -38,6 +38,8 @@ def top_and_gradient(settings: str, top: str, x: Tensor) -> tuple[Tensor, Tensor
         'type: "ELU" elu_param { alpha: -0.7 }',
         'type: "Log" log_param { shift: 4 }',
         'type: "Power" power_param { power: 3 scale: 2 shift: 1 }',
+        'type: "Power" power_param { scale: 2 }',
+        'type: "ReLU" relu_param { negative_slope: -0.5 }',
         'type: "Exp"',
         'type: "Swish"',
     ],
@@ -46,6 +48,70 @@ def test_in_place_changes_neither_value_nor_gradient(settings: str) -> None:
     x = torch.tensor([[-2.0, -0.5, 0.25], [0.5, 1.5, 3.0]])
     apart, in_place = top_and_gradient(settings, "y", x), top_and_gradient(settings, "x", x)
     torch.testing.assert_close(in_place, apart, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("norm_region", ["ACROSS_CHANNELS", "WITHIN_CHANNEL"])
+def test_lrn_in_place_changes_neither_value_nor_gradient(norm_region: str) -> None:
+    x = torch.randn(2, 3, 5, 7)
+    layer = f'type: "LRN" lrn_param {{ alpha: 2 norm_region: {norm_region} }}'
+    apart, in_place = top_and_gradient(layer, "y", x), top_and_gradient(layer, "x", x)
+    torch.testing.assert_close(in_place, apart, rtol=0, atol=0)
+
+
+def test_mvn_in_place_changes_neither_value_nor_gradient() -> None:
+    x = torch.randn(2, 3, 5, 7)
+    apart, in_place = (
+        top_and_gradient('type: "MVN"', "y", x),
+        top_and_gradient('type: "MVN"', "x", x),
+    )
+    torch.testing.assert_close(in_place, apart, rtol=0, atol=0)
+
+
+def test_the_average_of_a_window_without_pixels_is_0() -> None:
+    layer = 'type: "Pooling" pooling_param { pool: AVE kernel_size: 1 stride: 3 }'
+    value, gradient = top_and_gradient(layer, "y", torch.full((1, 1, 3, 5), 7.0))
+    assert value.tolist() == [[[[7, 7, 0], [0, 0, 0]]]]
+    assert gradient.flatten().tolist() == [1, 0, 0, 2, *[0] * 11]
+
+
+def test_threshold_passes_no_gradient() -> None:
+    value, gradient = top_and_gradient('type: "Threshold"', "y", torch.tensor([-1.0, 0.0, 2.0]))
+    assert value.tolist() == [0, 0, 1]
+    assert gradient.tolist() == [0, 0, 0]
+
+
+def test_eltwise_takes_coefficients_for_a_maximum_and_ignores_them() -> None:
+    net = net_from(
+        'layer { name: "l" type: "Eltwise" bottom: "a" bottom: "b" top: "y" '
+        "eltwise_param { operation: MAX coeff: 5 coeff: -3 } }",
+        a=(3,),
+        b=(3,),
+    )
+    top = net({"a": torch.tensor([1.0, 4.0, -2.0]), "b": torch.tensor([3.0, 2.0, -1.0])})["y"]
+    assert top.tolist() == [3, 4, -1]
+
+
+def test_scale_leaves_the_gradient_of_a_bottom_alone_that_gets_none() -> None:
+    net = net_from(
+        'layer { name: "l" type: "Scale" bottom: "x" top: "y" propagate_down: false }', x=(2, 3)
+    )
+    net.keeps_diffs = True
+    net({"x": torch.full((2, 3), 4.0)})
+    net.backward({"y": torch.ones(2, 3)})
+    assert not net.diff("x").any()
+    assert net.flat.grad.tolist() == [8, 8, 8]
+
+
+def test_softmax_loss_has_probabilities_as_second_top() -> None:
+    net = net_from(
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "t" top: "loss" top: "p" }',
+        x=(2, 3),
+        t=(2,),
+    )
+    x = torch.tensor([[1.0, 2.0, 4.0], [0.5, 0.0, -1.0]])
+    tops = net({"x": x, "t": torch.tensor([2.0, 0.0])})
+    torch.testing.assert_close(tops["p"], x.softmax(1))
+    assert net.loss_weights == {"loss": 1.0}
 
 
 def test_clip_in_place_passes_the_gradient_of_infinite_values() -> None:

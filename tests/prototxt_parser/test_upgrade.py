@@ -65,9 +65,9 @@ def test_upgrading_twice_is_upgrading_once(name: str) -> None:
 
 def test_origins_of_layers_with_inputs_and_padding() -> None:
     original = read(TEXTS / "v0_padding_and_fillers.in.prototxt", caffe_pb2.NetParameter())
-    upgraded, origins = trace_upgrade(original, "net")
-    assert origins == [None, 1, 2, 3, 4, 5]
-    for layer, origin in zip(upgraded.layer, origins, strict=True):
+    upgrade = trace_upgrade(original, "net")
+    assert upgrade.origins == (None, 1, 2, 3, 4, 5)
+    for layer, origin in zip(upgrade.net.layer, upgrade.origins, strict=True):
         assert layer.name == ("input" if origin is None else original.layers[origin].layer.name)
 
 
@@ -123,7 +123,9 @@ def test_v0_setting_of_another_type_is_logged_and_left_out(
     with caplog.at_level(logging.ERROR):
         assert upgrade_net(old) == net('layer { name: "r" type: "ReLU" }')
     assert caplog.messages == [
-        'net: layer "r": unknown parameter num_output for layer type relu is ignored'
+        'net: layer "r": unknown parameter num_output for layer type relu is ignored',
+        "Warning: had one or more problems upgrading V0NetParameter to NetParameter (see above); "
+        "continuing anyway.",
     ]
 
 

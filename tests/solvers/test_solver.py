@@ -220,6 +220,7 @@ def test_stop_and_snapshot_requests_are_obeyed(tmp_path: Path) -> None:
 REFUSED = {
     'lr_policy: "linear"': "Unknown learning rate policy: linear; lr_policy must be one of",
     "stepsize: 0": "stepsize must be > 0; received 0",
+    'lr_policy: "poly" max_iter: 0': "lr_policy poly: max_iter must be > 0; received 0",
     "gamma: -1": "gamma must be >= 0; received -1",
     'type: "Adm"': "Unknown solver type: Adm (known types: AdaDelta, AdaGrad",
     'type: "AdaGrad"': "Momentum cannot be used with AdaGrad.",

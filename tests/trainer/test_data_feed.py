@@ -262,8 +262,8 @@ def test_a_missing_mean_file_is_reported(ten: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["", "backend: LEVELDB"])
-def test_leveldb_is_refused_with_the_way_out(ten: Path, backend: str) -> None:
-    with pytest.raises(DataError, match=r"LevelDB.*cannot be read.*-backend lmdb.*backend: LMDB"):
+def test_the_wrong_backend_is_named(ten: Path, backend: str) -> None:
+    with pytest.raises(DataError, match=r"expected the backend LEVELDB, found data.mdb.* of LMDB"):
         open_feed([data_layer(ten, data=backend)], seed=5)
 
 
@@ -272,9 +272,9 @@ def test_leveldb_is_refused_with_the_way_out(ten: Path, backend: str) -> None:
     [
         ({"batch_size": 0}, "batch_size must be > 0; received 0"),
         ({"data": "backend: LMDB prefetch: 0"}, "prefetch must be > 0; received 0"),
-        ({"tops": 'top: "a" top: "b" top: "c"'}, r"1 or 2 tops \(data, label\); received 3"),
-        ({"tops": ""}, "1 or 2 tops .*received 0"),
-        ({"source": ""}, "source must name a database; received none"),
+        ({"tops": 'top: "a" top: "b" top: "c"'}, r"at most 2 top blob\(s\) as output; received 3"),
+        ({"tops": ""}, r"at least 1 top blob\(s\) as output; received 0"),
+        ({"source": ""}, "source must name a file or folder; received none"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -286,9 +286,16 @@ def test_settings_that_cannot_be_are_refused(
         open_feed([data_layer(**{"source": ten, **settings})], seed=5)
 
 
-def test_other_layer_types_are_refused() -> None:
-    param = caffe_pb2.LayerParameter(name="pictures", type="ImageData", top=["data", "label"])
-    with pytest.raises(UsageError, match=r'^layer "pictures" \(ImageData\): expected a Data layer'):
+@pytest.mark.parametrize(
+    ("layer_type", "message"),
+    [
+        ("MemoryData", r" needs to be initialized by calling Reset: .*set_input_arrays; to train"),
+        ("SpikeData", r": expected a data layer of one of the types Data, HDF5Data, ImageData, Win"),
+    ],
+)
+def test_layers_that_read_no_files_are_refused(layer_type: str, message: str) -> None:
+    param = caffe_pb2.LayerParameter(name="pictures", type=layer_type, top=["data", "label"])
+    with pytest.raises(UsageError, match=rf'^layer "pictures" \({layer_type}\){message}'):
         open_feed([DataSpec(param, caffe_pb2.TRAIN)], seed=5)
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from golden_cases import GOLDEN, golden_cases
-from prototxt_parser import read_net
+from prototxt_parser import build_net, read_net
 from prototxt_parser.build import data_specs
 from prototxt_parser.state import net_state
 from trainer.data.datum import decode_datum, parse_datum
@@ -20,6 +20,7 @@ from trainer.data.mean_file import compute_mean, read_mean, write_mean
 Outputs = list[Mapping[str, NDArray[np.float32]]]
 
 DATABASES = GOLDEN / "formats" / "db"
+DATA_LAYERS = [f"formats/{kind}" for kind in ("data", "image_data", "hdf5_data", "window_data")]
 
 
 def read_outputs(case: Path, seed: int = 1) -> tuple[Outputs, Outputs]:
@@ -39,7 +40,7 @@ def read_outputs(case: Path, seed: int = 1) -> tuple[Outputs, Outputs]:
     return recorded, ours
 
 
-@pytest.mark.parametrize("case", golden_cases("formats/data"))
+@pytest.mark.parametrize("case", golden_cases(*DATA_LAYERS))
 def test_data_layer_puts_out_what_caffe_does(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(case)
     tolerance = json.loads((case / "case.json").read_text())["abs_tolerance"]
@@ -50,6 +51,24 @@ def test_data_layer_puts_out_what_caffe_does(case: Path, monkeypatch: pytest.Mon
             assert got[top].dtype == np.float32
             assert got[top].shape == blob.shape
             np.testing.assert_allclose(got[top], blob, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", golden_cases("layers/HDF5Data"))
+def test_hdf5_data_layer_of_a_net_equals_caffe(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(case)
+    info = json.loads((case / "case.json").read_text())
+    definition = read_net("net.prototxt")
+    feed = open_feed(data_specs(definition, net_state(info["phase"])), seed=1)
+    net = build_net(definition, info["phase"], input_shapes=feed.shapes)
+    with np.load("case.npz") as arrays:
+        for step in range(info["steps"]):
+            net(feed.next())
+            for top in info["tops"]:
+                key = f"step{step}/top/{top}"
+                tolerance = info["tolerance_overrides"].get(key, info["tolerance"])
+                assert net.blobs[top].shape == arrays[key].shape
+                np.testing.assert_allclose(net.blobs[top], arrays[key], **tolerance)
+    feed.close()
 
 
 def test_reading_leaves_no_lock_file() -> None:

@@ -34,17 +34,16 @@ def test_image_is_decoded_as_opencv_does(kind: str, flags: str) -> None:
     np.testing.assert_allclose(got.astype(int), wanted.astype(int), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("kind", ["png_grey16", "png_rgb16"])
-def test_16_bit_images_are_refused(kind: str, flags: str) -> None:
+def test_16_bit_images_need_a_flag(kind: str) -> None:
     with pytest.raises(DataError, match=r"must be unsigned byte; received 16 bits"):
-        decode_image(OPENCV[f"{kind}/file"].tobytes(), **FLAGS[flags])
+        decode_image(OPENCV[f"{kind}/file"].tobytes())
 
 
 @pytest.mark.parametrize("kind", ["png_rgb", "jpg_rgb", "bmp_rgb"])
 def test_damaged_images_are_refused(kind: str) -> None:
     whole = OPENCV[f"{kind}/file"].tobytes()
-    with pytest.raises(DataError, match=r"expected a PNG, JPEG or BMP image"):
+    with pytest.raises(DataError, match=r"expected a PNG, JPEG, BMP, PPM, TIFF or WebP image"):
         decode_image(whole[: len(whole) // 2])
 
 

@@ -105,7 +105,7 @@ def test_an_empty_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_fewer_entries_than_workers_are_refused(seven: Path) -> None:
-    with pytest.raises(DataError, match=r"each of 8 workers; the database holds 7"):
+    with pytest.raises(DataError, match=r"each of 8 workers; it holds 7"):
         LmdbReader(seven, 0, 8)
 
 

@@ -13,8 +13,9 @@ import lmdb
 import pytest
 from image_databases import images, raw_datum
 
+from trainer.data.database import write_database
+from trainer.data.entries import Entry, datum_entries
 from trainer.data.lmdb_reader import LmdbReader
-from trainer.data.lmdb_writer import Entry, datum_entries, write_lmdb
 from trainer.errors import DataError, UsageError
 
 
@@ -29,7 +30,7 @@ def content(path: Path) -> dict[bytes, bytes]:
 def test_entries_are_written_in_full(tmp_path: Path) -> None:
     entries = [(b"%05d" % number, b"v%d" % number) for number in range(2345)]
     target = tmp_path / "new" / "some_lmdb"
-    assert write_lmdb(target, iter(entries)) == 2345
+    assert write_database(target, iter(entries)) == 2345
     assert content(target) == dict(entries)
     assert [file.name for file in target.iterdir()] == ["data.mdb"]
     assert [file.name for file in target.parent.iterdir()] == ["some_lmdb"]
@@ -38,7 +39,7 @@ def test_entries_are_written_in_full(tmp_path: Path) -> None:
 
 def test_the_map_grows_as_needed(tmp_path: Path) -> None:
     entries = ((b"%05d" % number, bytes([number]) * 2**20) for number in range(70))
-    assert write_lmdb(tmp_path / "large_lmdb", entries) == 70
+    assert write_database(tmp_path / "large_lmdb", entries) == 70
     assert content(tmp_path / "large_lmdb")[b"00069"] == bytes([69]) * 2**20
 
 
@@ -52,9 +53,9 @@ def test_datums_are_those_of_caffes_converters() -> None:
 
 
 def test_an_existing_target_is_kept(tmp_path: Path) -> None:
-    write_lmdb(tmp_path / "a_lmdb", [(b"k", b"v")])
+    write_database(tmp_path / "a_lmdb", [(b"k", b"v")])
     with pytest.raises(UsageError, match=r"a_lmdb: exists already; remove it or choose another"):
-        write_lmdb(tmp_path / "a_lmdb", [(b"k", b"w")])
+        write_database(tmp_path / "a_lmdb", [(b"k", b"w")])
     assert content(tmp_path / "a_lmdb") == {b"k": b"v"}
 
 
@@ -65,20 +66,20 @@ def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_lmdb(tmp_path / "a_lmdb", entries())
+        write_database(tmp_path / "a_lmdb", entries())
     assert not list(tmp_path.iterdir())
 
 
 KILL_ITSELF = """
 import os, signal, sys
 from pathlib import Path
-from trainer.data.lmdb_writer import write_lmdb
+from trainer.data.database import write_database
 def entries():
     for number in range(2500):
         yield b"%05d" % number, b"old"
     os.kill(os.getpid(), signal.SIGKILL)
     yield b"99999", b"old"
-write_lmdb(Path(sys.argv[1]), entries())
+write_database(Path(sys.argv[1]), entries())
 """
 
 
@@ -87,7 +88,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path: Path) -> Non
     killed = subprocess.run([sys.executable, "-c", KILL_ITSELF, target], timeout=120)
     assert killed.returncode == -signal.SIGKILL
     assert [file.name for file in tmp_path.iterdir()] == [".a_lmdb.partial"]
-    write_lmdb(target, [(b"k", b"new")])
+    write_database(target, [(b"k", b"new")])
     assert content(target) == {b"k": b"new"}
     assert [file.name for file in tmp_path.iterdir()] == ["a_lmdb"]
 
@@ -99,7 +100,7 @@ def test_two_writers_of_one_target_do_not_mix(tmp_path: Path) -> None:
     handle = os.open(partial, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(UsageError, match=r"another process is writing it"):
-        write_lmdb(tmp_path / "a_lmdb", [(b"k", b"v")])
+        write_database(tmp_path / "a_lmdb", [(b"k", b"v")])
     assert (partial / "data.mdb").read_bytes() == b"another process writes here"
     os.close(handle)
 
@@ -107,17 +108,17 @@ def test_two_writers_of_one_target_do_not_mix(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/a_lmdb: writing failed .*choose another folder"):
-        write_lmdb(tmp_path / "file" / "a_lmdb", [(b"k", b"v")])
+        write_database(tmp_path / "file" / "a_lmdb", [(b"k", b"v")])
 
 
 WRITE_4_MB = """
 import sys
 from pathlib import Path
-from trainer.data.lmdb_writer import write_lmdb
+from trainer.data.database import write_database
 from trainer.errors import DataError
 folder = Path(sys.argv[1])
 try:
-    write_lmdb(folder / "a_lmdb", ((b"%05d" % n, bytes(4000)) for n in range(1000)))
+    write_database(folder / "a_lmdb", ((b"%05d" % n, bytes(4000)) for n in range(1000)))
 except DataError as error:
     print(error)
 print(sorted(path.name for path in folder.iterdir()))

@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 
 from trainer.data.auto import DATA_VARIABLE, prepare_cifar10
-from trainer.data.datasets import IMAGE_SETS, prepare
+from trainer.data.datasets import IMAGE_SETS, prepare, siamese
+from trainer.data.padding import channel_means, write_padded
+from trainer.data.shapes import LAYOUT as SHAPES_LAYOUT
 from trainer.data.shapes import write_shapes
 
 _MOST_IMAGES = 100_000  # keys have 5 digits
+_WIDEST_BORDER = 100
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,17 +22,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "data", help="make the databases of an image set", description=__doc__, allow_abbrev=False
     )
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET")
-    for name in IMAGE_SETS:
+    for name, image_set in IMAGE_SETS.items():
         published = _add_set(sets, name, f"{name}, from its publishers' files")
-        published.add_argument(
-            "--from",
-            dest="source",
-            type=Path,
-            metavar="DIR",
-            help="folder that holds the publishers' files, loose or packed"
-            " (default: download them to OUT/download)",
-        )
+        _add_source(published)
+        if image_set.layout.has_mean:
+            _add_pad(published)
+    pairs = _add_set(sets, "siamese", "random pairs of mnist's images, as LevelDBs")
+    _add_source(pairs)
+    pairs.add_argument(
+        "--seed", type=_seed, default=0, help="equal seeds pair equally (default: 0)"
+    )
     shapes = _add_set(sets, "shapes", "drawn shapes in 10 classes, under the names of cifar10")
+    _add_pad(shapes)
     shapes.add_argument(
         "--seed", type=_seed, default=0, help="equal seeds draw equal images (default: 0)"
     )
@@ -63,6 +67,27 @@ def _add_set(
     return parser
 
 
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="DIR",
+        help="folder that holds the publishers' files, loose or packed"
+        " (default: download them to OUT/download)",
+    )
+
+
+def _add_pad(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pad",
+        type=_border,
+        metavar="N",
+        help="make the training database once more, of images with a border of N pixels in the mean"
+        " colour, for random crops of the images' own size",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the set that the command line names.
 
@@ -73,15 +98,28 @@ def run(args: argparse.Namespace) -> int:
     if args.set == "auto":
         print(f"{args.out}: {prepare_cifar10(args.out)} ({time.monotonic() - start:.1f} s)")
         return 0
-    if args.set == "shapes":
-        written = write_shapes(args.out, args.seed, args.train, args.test)
-    else:
-        written = prepare(IMAGE_SETS[args.set], args.out, args.source)
+    written = _write(args)
     for path in written:
         print(f"{path}: {_size_bytes(path) / 1e6:.1f} MB")
     seconds = time.monotonic() - start
     print(f"{args.out}: {args.set} " + (f"made in {seconds:.1f} s" if written else "already there"))
+    if "pad" in args and args.pad:
+        print("channel means: " + " ".join(f"mean_value: {m:g}" for m in channel_means(args.out)))
     return 0
+
+
+def _write(args: argparse.Namespace) -> list[Path]:
+    if args.set == "siamese":
+        return prepare(siamese(args.seed), args.out, args.source)
+    if args.set == "shapes":
+        layout = SHAPES_LAYOUT
+        written = write_shapes(args.out, args.seed, args.train, args.test)
+    else:
+        layout = IMAGE_SETS[args.set].layout
+        written = prepare(IMAGE_SETS[args.set], args.out, args.source)
+    if "pad" in args and args.pad:
+        written += write_padded(args.out, layout, args.pad)
+    return written
 
 
 def _size_bytes(path: Path) -> int:
@@ -95,6 +133,10 @@ def _seed(text: str) -> int:
 
 def _image_count(text: str) -> int:
     return _whole_number(text, 1, _MOST_IMAGES)
+
+
+def _border(text: str) -> int:
+    return _whole_number(text, 1, _WIDEST_BORDER)
 
 
 def _whole_number(text: str, least: int, most: int) -> int:

@@ -13,8 +13,9 @@ from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers import Action
 from solvers.state_files import read_state, saved_seed
 from trainer.describe import describe
-from trainer.device import choose_device
+from trainer.device import choose_device, gpu_numbers
 from trainer.errors import UsageError
+from trainer.extensions import Extensions, add_extension_flags, extensions_of
 from trainer.launch import launch
 from trainer.plan import IN_PROCESS, DistributedPlan
 from trainer.recipe import Recipe, read_recipe
@@ -63,6 +64,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--seed", type=int, help="random seed; default: the solver's random_seed")
     files.add_argument("--dry-run", action="store_true", help="print what the run will do and stop")
     files.add_argument("--verbose", action="store_true", help="log lines also on a terminal")
+    add_extension_flags(parser)
     _add_place_flags(parser)
     _add_strategy_flags(parser)
     parser.set_defaults(run=run)
@@ -74,6 +76,12 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
         "--device",
         default="auto",
         help="auto (as the solver's solver_mode says), cpu, cuda, cuda:N",
+    )
+    place.add_argument(
+        "--gpu",
+        default="",
+        metavar="N",
+        help="Caffe's flag: the number of the GPU, or all where there is one; same as cuda:N",
     )
     place.add_argument("--workers", type=int, default=1, metavar="K", help="workers (default 1)")
     place.add_argument(
@@ -147,13 +155,17 @@ def run(args: argparse.Namespace) -> int:
     """Train as the flags say; returns the exit status."""
     if args.weights and args.snapshot:
         raise UsageError("Give a snapshot to resume training or weights to finetune but not both.")
+    extensions = extensions_of(args)
+    extensions.install()
     recipe = read_recipe(args.net, args.solver, args.out)
     _set_state(recipe.param, args)
     strategy, options = _strategy(args)
-    device, note = choose_device(args.device, recipe.param)
+    device, note = _device(args, recipe.param)
     start = read_state(Path(args.snapshot)).iteration if args.snapshot else 0
     seed = _seed(args, recipe)
-    plan = None if options is None else _plan(args, recipe, strategy, options, device, start, seed)
+    plan = None
+    if options is not None:
+        plan = _plan(args, recipe, strategy, options, device, start, seed, extensions)
     for line in [*recipe.notes, *([note] if note else []), *describe(recipe, plan, device, start)]:
         print(line)
     if args.dry_run:
@@ -172,6 +184,21 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"end        {result}")
     return 0
+
+
+def _device(args: argparse.Namespace, param: SolverParameter) -> tuple[str, str]:
+    """Return the device by --gpu, --device or the solver file, and a sentence about it, or ""."""
+    numbers = gpu_numbers(args.gpu)
+    if not numbers:
+        return choose_device(args.device, param)
+    if args.device != "auto":
+        raise UsageError(f"give --gpu or --device; received {args.gpu} and {args.device}")
+    if len(numbers) > 1:
+        raise UsageError(
+            f"-gpu {args.gpu}: a worker trains on one GPU; received {len(numbers)}. For several "
+            f"give --device cuda --workers {len(numbers)}: each worker takes the next GPU"
+        )
+    return f"cuda:{numbers[0]}", ""
 
 
 def _set_state(param: SolverParameter, args: argparse.Namespace) -> None:
@@ -225,6 +252,7 @@ def _plan(
     device: str,
     start: int,
     seed: int,
+    extensions: Extensions,
 ) -> DistributedPlan:
     master = args.master
     if master is None and args.workers == 1:
@@ -243,6 +271,7 @@ def _plan(
         threads=args.threads,
         master=master,
         port=args.port,
+        extensions=extensions,
     )
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from trainer.data.cifar import CIFAR_SHAPE, cifar_images
 from trainer.data.download import Download, fetch
+from trainer.data.entries import Entry, datum_entries
 from trainer.data.layout import Layout
-from trainer.data.lmdb_writer import Entry, datum_entries
 from trainer.data.mnist import MNIST_SHAPE, mnist_images
 from trainer.data.published import Publication, PublishedFiles
+from trainer.data.siamese import SIAMESE_SHAPE, siamese_pairs
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,18 @@ def _cifar_entries(
 
 
 def _mnist_entries(files: PublishedFiles, *, part: str) -> Iterator[Entry]:
+    return datum_entries(_mnist_part(files, part), MNIST_SHAPE, key_digits=8)
+
+
+def _siamese_entries(files: PublishedFiles, *, part: str, seed: int) -> Iterator[Entry]:
+    images = list(_mnist_part(files, part))
+    stream = ("train", "t10k").index(part)
+    return datum_entries(siamese_pairs(images, seed, stream), SIAMESE_SHAPE, key_digits=8)
+
+
+def _mnist_part(files: PublishedFiles, part: str) -> Iterator[tuple[int, bytes]]:
     images, labels = (files.read(f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
-    return datum_entries(mnist_images(images, labels, part), MNIST_SHAPE, key_digits=8)
+    return mnist_images(images, labels, part)
 
 
 _TORONTO = ("https://www.cs.toronto.edu/~kriz", "https://cave.cs.toronto.edu/kriz")
@@ -129,5 +140,16 @@ MNIST = ImageSet(
     train=partial(_mnist_entries, part="train"),
     test=partial(_mnist_entries, part="t10k"),
 )
+
+
+def siamese(seed: int) -> ImageSet:
+    """Return the set of pairs of MNIST's images; equal seeds pair equally."""
+    return ImageSet(
+        replace(MNIST.publication, name=f"siamese pairs of mnist (seed {seed})"),
+        Layout("mnist_siamese", has_mean=False, backend="leveldb"),
+        train=partial(_siamese_entries, part="train", seed=seed),
+        test=partial(_siamese_entries, part="t10k", seed=seed),
+    )
+
 
 IMAGE_SETS = {"cifar10": CIFAR10, "cifar100": CIFAR100, "mnist": MNIST}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from prototxt_parser.data_spec import DataSpec
 from trainer.data.prefetch import Prefetcher
-from trainer.data.source import DataSource, Position, SourceBatch
+from trainer.data.source_base import Position, Share, Source, SourceBatch
+from trainer.data.sources import open_source
 from trainer.errors import DataError
 
 
@@ -28,26 +29,20 @@ def open_feed(
 
     Args:
         specs: The data layers.
-        seed: Of random crops and mirroring; equal seeds give equal batches.
+        seed: Of shuffling, random crops, mirroring and windows; equal seeds give equal batches.
         rank: Which worker of `world_size`.
-        world_size: Number of workers: in the TRAIN phase each reads its own part of a database.
-        data_dir: Where to look for databases and mean files that do not exist as named.
+        world_size: Number of workers: in the TRAIN phase each reads its own part of the data.
+        data_dir: Where to look for files that do not exist as named.
 
     Raises:
         UsageError: A layer is of a type or has settings that cannot be used.
-        DataError: A database or a mean file cannot be used.
+        DataError: A file that a layer names cannot be used.
     """
     with ExitStack() as opened:
         lanes = []
         for stream, spec in enumerate(specs):
-            source = DataSource(
-                spec,
-                seed=seed,
-                stream=stream,
-                rank=rank,
-                world_size=world_size,
-                data_dir=data_dir,
-            )
+            share = Share(seed, stream, rank, world_size, data_dir)
+            source = open_source(spec, share)
             opened.callback(source.close)
             lanes.append(_Lane(spec, source))
         opened.pop_all()
@@ -63,14 +58,14 @@ class NetFeed:
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of every top, batch axis included, by the first image of the database."""
+        """Shape of every top, batch axis included, by the first of the data."""
         return {top: shape for lane in self._lanes for top, shape in lane.source.shapes.items()}
 
     def next(self) -> Mapping[str, Tensor]:
-        """Return the next batch: data (N, C, H, W) and label (N), float32, by blob name.
+        """Return the next batch, float32 tensors by blob name.
 
         Raises:
-            DataError: A database is damaged or gives nothing within the deadline.
+            DataError: A file is damaged or gives nothing within the deadline.
             TrainerError: The feed is closed, or was opened before this process was forked.
         """
         return {top: blob for lane in self._lanes for top, blob in lane.next().items()}
@@ -79,7 +74,7 @@ class NetFeed:
         """Pass over batches, by moving to where the one after them begins.
 
         Raises:
-            DataError: A database is damaged.
+            DataError: A file is damaged.
         """
         for lane in self._lanes:
             lane.skip(batches)
@@ -92,7 +87,8 @@ class NetFeed:
         """Go to a position that `state_dict` returned: batches and random transforms repeat.
 
         Raises:
-            DataError: The position is damaged, or of another net, database or number of workers.
+            DataError: The position is damaged, or of another net, other data or another number of
+                workers.
         """
         try:
             places = [dict(place) for place in state["layers"]]
@@ -110,7 +106,7 @@ class NetFeed:
             lane.seek(position)
 
     def close(self) -> None:
-        """Stop reading ahead and let the databases go. Idempotent."""
+        """Stop reading ahead and let files go. Idempotent."""
         for lane in self._lanes:
             lane.close()
 
@@ -118,7 +114,7 @@ class NetFeed:
 class _Lane:
     """One data layer: its source, and the thread that reads ahead from it."""
 
-    def __init__(self, spec: DataSpec, source: DataSource) -> None:
+    def __init__(self, spec: DataSpec, source: Source) -> None:
         self.name = spec.name
         self.source = source
         self.position = source.position
@@ -145,6 +141,6 @@ class _Lane:
             self.seek(self.source.after(self.position, batches))
 
     def close(self) -> None:
-        # While the thread reads, the database has to stay open under it.
+        # While the thread reads, files have to stay open under it.
         if self._prefetcher.close():
             self.source.close()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prototxt_parser.atomic import atomic_write
-from trainer.data.lmdb_writer import Entry, write_lmdb
+from trainer.data.database import write_database
+from trainer.data.entries import Entry
 from trainer.data.mean_file import compute_mean, write_mean
 from trainer.errors import UsageError
 
-_MEAN_FILE = "mean.binaryproto"
+MEAN_FILE = "mean.binaryproto"
 _ORIGINS_FILE = "torrefy_data.json"
 
 Split = Callable[[], Iterable[Entry]]
@@ -28,25 +29,27 @@ class Layout:
     Attributes:
         name: What the names of the databases begin with.
         has_mean: Whether there is a mean file.
+        backend: Kind of the databases.
     """
 
     name: str
     has_mean: bool
+    backend: str = "lmdb"
 
     @property
     def train(self) -> str:
         """Name of the training database."""
-        return f"{self.name}_train_lmdb"
+        return f"{self.name}_train_{self.backend}"
 
     @property
     def test(self) -> str:
         """Name of the test database."""
-        return f"{self.name}_test_lmdb"
+        return f"{self.name}_test_{self.backend}"
 
     @property
     def files(self) -> tuple[str, ...]:
         """Names of everything that is made, in that order."""
-        return (self.train, self.test, _MEAN_FILE) if self.has_mean else (self.train, self.test)
+        return (self.train, self.test, MEAN_FILE) if self.has_mean else (self.train, self.test)
 
     def is_complete(self, out: Path) -> bool:
         """Whether everything is in folder `out`."""
@@ -96,11 +99,38 @@ class Layout:
             _record_origins(out, dict.fromkeys(self.files, origin))
         splits = {self.train: train, self.test: test}
         for name in missing:
-            if name == _MEAN_FILE:
-                write_mean(out / name, compute_mean(out / self.train))
+            if name == MEAN_FILE:
+                write_mean(out / name, compute_mean(out / self.train, self.backend))
             else:
-                write_lmdb(out / name, splits[name]())
+                write_database(out / name, splits[name](), self.backend)
         return [out / name for name in missing]
+
+    def add(self, out: Path, name: str, entries: Split) -> list[Path]:
+        """Write one more database, made of the complete set in folder `out`, unless it is there.
+
+        Args:
+            out: The folder.
+            name: Of the database.
+            entries: Gives its entries.
+
+        Returns:
+            What was written.
+
+        Raises:
+            UsageError: A database of that name was made of anything else.
+            DataError: It cannot be written.
+        """
+        origins = _read_origins(out)
+        if (out / name).exists():
+            if origins.get(name) != origins.get(self.train):
+                raise UsageError(
+                    f"{out / name} belongs to {origins.get(name, 'a set of other make')}, not to"
+                    f" {origins.get(self.train)}: remove it or choose another folder"
+                )
+            return []
+        _record_origins(out, {name: origins[self.train]})
+        write_database(out / name, entries(), self.backend)
+        return [out / name]
 
 
 def _read_origins(out: Path) -> dict[str, str]:

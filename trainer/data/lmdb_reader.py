@@ -10,6 +10,7 @@ from typing import final
 
 import lmdb
 
+from trainer.data.entry_range import entry_range
 from trainer.data.lmdb_environment import acquire, release
 from trainer.errors import DataError
 
@@ -59,15 +60,7 @@ class LmdbReader:
             self._transaction = self._shared.environment.begin()
             self._cursor = self._transaction.cursor()
             self.count = int(self._transaction.stat()["entries"])
-        if not self.count:
-            raise DataError(f"{self.path}: the database is empty; convert the images again")
-        if self.count < world_size:
-            raise DataError(
-                f"{self.path}: expected at least one entry for each of {world_size} workers;"
-                f" the database holds {self.count}: use fewer workers or more data"
-            )
-        self.begin = self.count * rank // world_size
-        self.end = self.count * (rank + 1) // world_size
+        self.begin, self.end = entry_range(self.path, self.count, rank, world_size)
         self.seek(self.begin)
         self._first_key = self.key
 

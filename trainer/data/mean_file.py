@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ from prototxt_parser.atomic import atomic_write
 from prototxt_parser.blobs import blob_to_tensor
 from prototxt_parser.errors import LayerError
 from prototxt_parser.proto import caffe_pb2
-from trainer.data.datum import decode_datum, parse_datum
-from trainer.data.lmdb_reader import LmdbReader
+from trainer.data.database import DatabaseReader, open_database
+from trainer.data.datum import Image, decode_datum, parse_datum
 from trainer.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_LOG_INTERVAL = 10_000
 
 MeanImage = NDArray[np.float32]
 
@@ -40,29 +45,45 @@ def read_mean(file: Path) -> MeanImage:
     return mean.reshape(mean.shape[-3:])
 
 
-def compute_mean(database: Path) -> MeanImage:
-    """Return the mean of all images of an LMDB, summed in float32 in database order.
+def compute_mean(database: Path, backend: str = "lmdb") -> MeanImage:
+    """Return the mean of all images of a database, summed in float32 in database order.
+
+    Differs from Caffe: images that have equally many values in other shapes are refused too.
 
     Raises:
         DataError: The images differ in size, or the database cannot be read.
 
     Source: BVLC/caffe tools/compute_image_mean.cpp, main.
     """
-    reader = LmdbReader(database)
+    reader = open_database(database, backend)
     try:
-        total = decode_datum(parse_datum(reader.value)).astype(np.float32)
-        for _ in range(1, reader.count):
+        logger.info("Starting iteration")
+        total = _image(reader).astype(np.float32)
+        for number in range(1, reader.count):
+            if number % _LOG_INTERVAL == 0:
+                logger.info("Processed %d files.", number)
             reader.advance()
-            image = decode_datum(parse_datum(reader.value))
+            image = _image(reader)
             if image.shape != total.shape:
                 raise DataError(
-                    f"{database}: a mean needs images of one size; expected {total.shape},"
-                    f" received {image.shape} under key {reader.key!r}"
+                    f"{database}: Incorrect data field size {image.size}: a mean needs images of"
+                    f" one size; expected {total.shape}, received {image.shape} under key"
+                    f" {reader.key!r}"
                 )
             total += image
+        logger.info("Processed %d files.", reader.count)
         return total / np.float32(reader.count)
     finally:
         reader.close()
+
+
+def _image(reader: DatabaseReader) -> Image:
+    try:
+        return decode_datum(parse_datum(reader.value))
+    except DataError as error:
+        raise DataError(
+            f"{reader.path}, key {reader.key!r}: {error}; convert the images again"
+        ) from error
 
 
 def write_mean(file: Path, mean: MeanImage) -> None:

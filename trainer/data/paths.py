@@ -23,10 +23,35 @@ def find_data(name: str, data_dir: Path | None) -> Path:
     if data_dir is not None:
         candidates.append(data_dir / Path(name).name)
     for candidate in candidates:
-        if candidate.exists():
+        if _exists(candidate):
             return candidate
     looked = " and ".join(str(candidate.absolute()) for candidate in candidates)
     raise DataError(f"{name} does not exist; looked at {looked}. {_remedy(name)}")
+
+
+def find_listed(root: str, name: str, data_dir: Path | None) -> Path:
+    """Return the path `root` + `name` if it exists or is nowhere else, else one inside `data_dir`.
+
+    Args:
+        root: What the prototxt puts before every name of a list, with its slash.
+        name: As the list gives it.
+        data_dir: Folder to look in for `name`, for it within the last folder of `root`, and for
+            its last part.
+    """
+    named = Path(root + name)
+    if data_dir is not None and not _exists(named):
+        folder, relative = data_dir, name.lstrip("/")
+        for inside in (folder / Path(root).name / relative, folder / relative, folder / named.name):
+            if _exists(inside):
+                return inside
+    return named
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, say; reading it will tell
+        return False
 
 
 def _remedy(name: str) -> str:

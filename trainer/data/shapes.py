@@ -15,8 +15,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.entries import datum_entries
 from trainer.data.layout import Layout
-from trainer.data.lmdb_writer import datum_entries
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]

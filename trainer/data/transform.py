@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from prototxt_parser.proto import caffe_pb2
 from trainer.data.datum import Image
+from trainer.data.draws import Draws, Words
 from trainer.data.mean_file import MeanImage
 from trainer.errors import DataError
 
 Batch = NDArray[np.float32]
-
-_WORDS_PER_ITEM = 4  # one block of Philox: mirror, row, column, one to spare
-_WORD = 2**64
 
 
 @final
@@ -60,7 +58,7 @@ class Transformer:
         self._mean = mean
         self._mean_values = np.array(param.mean_value, np.float32).reshape(-1, 1, 1)
         self._scale = np.float32(param.scale)
-        self._key = np.array([seed % _WORD, stream % _WORD], np.uint64)
+        self._draws = Draws(seed, stream)
 
     def output_shape(self, image: Image) -> tuple[int, int, int]:
         """Return the shape (C, H, W) that `image` will have.
@@ -103,7 +101,7 @@ class Transformer:
                     f"images of one batch must come out in one size; expected {shapes[0]},"
                     f" received {shape}: set crop_size, or batch_size 1"
                 )
-        words = self._random_words(first_item, len(images))
+        words = self._draws.for_items(first_item, len(images))  # mirror, row, column, to spare
         windows = self._windows(images, shapes[0], words)
         batch = np.empty((len(images), *shapes[0]), np.float32)
         for row, image, window in zip(batch, images, windows, strict=True):
@@ -120,12 +118,8 @@ class Transformer:
             batch[mirrored] = batch[mirrored, ..., ::-1]
         return batch
 
-    def _random_words(self, first_item: int, count: int) -> NDArray[np.uint64]:
-        generator = np.random.Philox(key=self._key, counter=[first_item, 0, 0, 0])
-        return generator.random_raw((count, _WORDS_PER_ITEM))
-
     def _windows(
-        self, images: Sequence[Image], shape: tuple[int, int, int], words: NDArray[np.uint64]
+        self, images: Sequence[Image], shape: tuple[int, int, int], words: Words
     ) -> list[tuple[slice, slice, slice]]:
         every = slice(None)
         crop = self._param.crop_size

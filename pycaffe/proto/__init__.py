@@ -1,0 +1,1 @@
+"""Caffe's messages, under the name that Caffe's scripts use."""

@@ -1,0 +1,32 @@
+"""Flags as Caffe's tools spell them."""
+
+from __future__ import annotations
+
+import argparse
+
+_YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+
+
+def add_switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add a flag that is off unless given, in every spelling of gflags.
+
+    `-name`, `-name=true` and `-name=1` turn it on, `-noname` and `-name=false` turn it off, and the
+    last one holds; as in gflags, a value never stands in a word of its own.
+
+    Args:
+        parser: Of the command.
+        name: Without dashes, words divided by `-`.
+        text: What turning it on does.
+
+    Source: gflags gflags.cc, FlagValue::ParseFrom and CommandLineFlagParser.
+    """
+    dest = name.replace("-", "_")
+    parser.add_argument(f"--{name}", action="store_true", dest=dest, help=text)
+    for action, words in (("store_true", _YES), ("store_false", _NO)):
+        values = [form for word in words for form in {word, word.capitalize(), word.upper()}]
+        spellings = [f"--{name}={value}" for value in values]
+        if action == "store_false":
+            spellings.append(f"--no{name}")
+        parser.add_argument(
+            *spellings, action=action, dest=dest, default=False, help=argparse.SUPPRESS
+        )

@@ -1,0 +1,46 @@
+"""The flags that `test` and `time` share: which net, in which state, on which data and device."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from prototxt_parser.definition import NetDefinition
+from prototxt_parser.files import read_net
+from prototxt_parser.proto.caffe_pb2 import NetState
+from prototxt_parser.state import net_state
+from trainer.extensions import add_extension_flags
+
+
+def add_net_flags(parser: argparse.ArgumentParser) -> None:
+    """Add Caffe's flags, and where data may lie."""
+    parser.add_argument(
+        "--model", metavar="FILE", help="net prototxt, or the name of a shipped one"
+    )
+    parser.add_argument(
+        "--iterations", type=_count, default=50, metavar="N", help="batches (default 50)"
+    )
+    parser.add_argument("--level", type=int, default=0, help="level of the net (default 0)")
+    parser.add_argument("--stage", default="", metavar="S[,S...]", help="stages of the net")
+    parser.add_argument(
+        "--gpu", default="", metavar="N", help="number of the GPU, or all; default: the CPU"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where to look for databases and mean files that are not where the net says",
+    )
+    add_extension_flags(parser)
+
+
+def chosen_net(args: argparse.Namespace, phase: str) -> tuple[NetDefinition, NetState]:
+    """Return the net that the flags name, and the state to build it for."""
+    stages = [stage for stage in args.stage.split(",") if stage]
+    return read_net(args.model), net_state(phase, args.level, stages)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more; received {text}")
+    return int(text)
