@@ -22,6 +22,7 @@ from prototxt_parser.net import Net
 from solvers.updater import Updater
 
 SHAPES = {"lenet": (64, 1, 28, 28), "cifar10": (100, 3, 32, 32), "google": (32, 3, 224, 224)}
+SHAPES |= {"resnet20": (128, 3, 32, 32)}
 
 
 def step(net: Net, updater: Updater, batch: dict[str, torch.Tensor]) -> None:

@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 
 _LABEL = re.compile(
-    r"(Shape|Blobs|Source|Like Caffe|Like PyTorch|Differs from [^:]*?|Raises LayerError for)\b:? "
+    r"(Shape|Blobs|Source|Like Caffe[^:]*|Like PyTorch|Differs from [^:]+): "
+    r"|(Raises) (?=LayerError)"
 )
+_END = re.compile(r"^(Args|Attributes|Raises|Returns):$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,17 @@ def read_docstring(documented: object) -> Docstring:
     paragraphs = list(_paragraphs(inspect.getdoc(documented) or ""))
     labelled = [(match, text) for text in paragraphs if (match := _LABEL.match(text))]
     plain = [text for text in paragraphs if not _LABEL.match(text)]
-    notes = tuple(
-        (match[1], text[match.end() :] if ":" in match[0] else text) for match, text in labelled
-    )
+    notes = tuple((match[1] or match[2], text[match.end() :]) for match, text in labelled)
     return Docstring(plain[0] if plain else "", tuple(plain[1:]), notes)
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Return paragraphs in one line each; a line that starts with a label begins a new one."""
+    """Return paragraphs in one line each; a line that starts with a label begins a new one.
+
+    What follows for programmers (Args, Attributes, …) is left out.
+    """
     found: list[list[str]] = [[]]
-    for line in text.splitlines():
+    for line in _END.split(text)[0].splitlines():
         if not line.strip() or _LABEL.match(line):
             found.append([])
         found[-1].append(line.strip())

@@ -52,7 +52,8 @@ def _filler_section() -> list[str]:
     for name, filler in fillers.FILLERS.items():
         found = read_docstring(filler)
         notes = [f"{label}: {text}" for label, text in found.notes if label != "Source"]
-        rows.append((f"`{name}`", " ".join([found.summary, *found.text, *notes])))
+        summary = found.summary.partition(" Source: ")[0]
+        rows.append((f"`{name}`", " ".join([summary, *found.text, *notes])))
     own = [(f"`{f.name}`", f.type, f.default) for f in fields("FillerParameter").values()]
     lines = ["## Fillers", "", *table(("`type`", "Values"), rows), ""]
     return [*lines, *table(("Field of FillerParameter", "Type", "Default"), own), ""]
@@ -63,10 +64,14 @@ def _layer_section(name: str, layer: type[Layer]) -> list[str]:
     lines = [f"## {name}", "", found.summary, ""]
     lines += [line for text in found.text for line in (text, "")]
     lines += [f"* {label}: {text}" for label, text in found.notes if label != "Source"]
+    lines += [f"* {text}" for text in ([] if found.note("Blobs") else ["Blobs: none."])]
     lines += [f"* {text}" for text in _facts(layer)]
     lines += [f"* Source: {found.note('Source')}", ""]
     for field in layer.param_fields:
         lines += [*_message_table(layer, field), ""]
+    for field, reason in layer.ignored_fields.items():
+        if "." not in field:
+            lines += [f"`{field}` is ignored: {reason}.", ""]
     return lines
 
 
@@ -88,7 +93,7 @@ def _arity(arity: Arity) -> str:
 def _message_table(layer: type[Layer], name: str) -> list[str]:
     rows = []
     for field in fields(_FIELDS[name].message).values():
-        reason = layer.ignored_fields.get(field.name, "")
+        reason = layer.ignored_fields.get(f"{name}.{field.name}", "")
         effect = f"ignored: {reason}" if reason else "honoured"
         rows.append((f"`{field.name}`", field.type, field.default, effect))
     return table((f"`{name}`", "Type", "Default", ""), rows)

@@ -48,7 +48,7 @@ class Permute(Layer):
     Source: SSD's fork of Caffe, src/caffe/layers/permute_layer.cpp, PermuteLayer.
     """
 
-    param_field = "permute_param"
+    param_fields = ("permute_param",)
 
     def __init__(
         self, param: LayerParameter, bottoms: Sequence[Shape], context: LayerContext
@@ -83,7 +83,7 @@ class Normalize(Layer):
     Source: SSD's fork of Caffe, src/caffe/layers/normalize_layer.cpp, NormalizeLayer.
     """
 
-    param_field = "norm_param"
+    param_fields = ("norm_param",)
     scale: nn.Parameter
 
     def __init__(

@@ -36,7 +36,9 @@ def cifar_resnet(depth: int, *, deploy: bool) -> NetWriter:
     use = "to use with trained weights" if deploy else "for training and testing"
     comment = f"ResNet-{depth} for CIFAR-10, {use}: identity shortcuts, zeros for new channels."
     if not deploy:
-        comment += " The training images have 4 black pixels on each side, for the random crops."
+        comment += (
+            " The random crops come from images with a border (torrefy data cifar10 --pad 4)."
+        )
     net = NetWriter(f"ResNet-{depth}", comment, deploy=deploy)
     blob = net.data(_CIFAR_SOURCES, (128, 100), (3, 32, 32), _CIFAR_MEAN)
     blob = net.convolution("conv1", blob, 16, 3)

@@ -18,7 +18,6 @@ from prototxt_parser.errors import LayerError
 from prototxt_parser.flat_parameters import Slot
 from prototxt_parser.known_layers import layer_classes
 from prototxt_parser.layers.base import Layer, LayerContext
-from prototxt_parser.layers.data import SourceLayer
 from prototxt_parser.net import AUTOMATIC_TOP, Net, Step, located
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.random_source import RandomSource
@@ -77,7 +76,7 @@ def data_specs(
         for i, (layer, kind) in enumerate(
             zip(filtered.param.layer, layer_classes(filtered), strict=True)
         )
-        if issubclass(kind, SourceLayer)
+        if kind.is_fed and layer.type != "Input"
     ]
 
 

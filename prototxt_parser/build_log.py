@@ -101,10 +101,11 @@ def _backward_flags(steps: Sequence[Step]) -> list[tuple[Step, bool]]:
     cut: set[str] = set()
     for index, step in reversed(list(enumerate(steps))):
         contributes = any(step.loss_weights) or not under_loss.isdisjoint(step.tops)
-        flags[index] &= contributes and not cut.issuperset(step.tops)
+        passes = contributes and not cut.issuperset(step.tops)
+        flags[index] &= passes
         if contributes:
             under_loss.update(step.bottoms)
         for name, is_wanted in zip(step.bottoms, wanted[index], strict=True):
-            if not (contributes and is_wanted):
+            if not (passes and is_wanted):
                 cut.add(name)
     return list(zip(steps, flags, strict=True))

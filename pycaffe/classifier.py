@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from prototxt_parser.proto import caffe_pb2
 from pycaffe import io
+from pycaffe.image_size import Dims
 from pycaffe.net import Net
 from pycaffe.preprocessing import image_transformer
 
@@ -39,7 +40,7 @@ class Classifier(Net):
         self,
         model_file: str,
         pretrained_file: str,
-        image_dims: Sequence[int] | None = None,
+        image_dims: Dims | None = None,
         mean: Array | None = None,
         input_scale: float | None = None,
         raw_scale: float | None = None,

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
+Dims = Sequence[int] | NDArray[np.integer[Any]]
 _Values = NDArray[np.float64]
 
 _NEAREST, _LINEAR = 0, 1
 
 
-def resize_image(im: NDArray[Any], new_dims: Sequence[int], interp_order: int = 1) -> Image:
+def resize_image(im: NDArray[Any], new_dims: Dims, interp_order: int = 1) -> Image:
     """Resize an image.
 
     With 1 or 3 channels pixels are squares of equal size in both images (half-pixel centres), and

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prototxt_parser.blobs import blob_to_tensor
 from prototxt_parser.errors import LayerError
 from prototxt_parser.proto import caffe_pb2
-from pycaffe.image_size import Image
+from pycaffe.image_size import Dims, Image
 from pycaffe.image_size import resize_image as resize_image
 
 Array = NDArray[Any]
@@ -125,7 +125,7 @@ def _pixels(image: PIL.Image.Image) -> NDArray[np.float64]:
     return values[..., np.newaxis] if values.ndim == 2 else values
 
 
-def oversample(images: Sequence[Array], crop_dims: Sequence[int]) -> Image:
+def oversample(images: Sequence[Array], crop_dims: Dims) -> Image:
     """Return ten crops of every image: the corners and the centre, then these mirrored.
 
     Args:

@@ -15,6 +15,8 @@ from trainer.errors import TrainerError
 
 logger = logging.getLogger(__name__)
 
+WORKER_THREAD = "worker"  # how the names of threads that stand for other processes begin
+
 _OUR_LOGGERS = ("prototxt_parser", "solvers", "trainer")
 
 _SOURCES = {
@@ -46,6 +48,12 @@ class CaffeFormatter(logging.Formatter):
             f"{_source(record.name)}:{record.lineno}] {record.getMessage()}"
         )
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _is_drivers(record: logging.LogRecord) -> bool:
+    """Return whether a record is to be seen: of workers in this process, only what went wrong."""
+    is_workers = (record.threadName or "").startswith(WORKER_THREAD)
+    return record.levelno > logging.INFO or not is_workers
 
 
 def _source(logger: str) -> str:
@@ -96,6 +104,7 @@ def log_lines(path: Path | None = None, *, to_terminal: bool = True) -> Iterator
         ours.setLevel(logging.INFO)
     for handler in handlers:
         handler.setFormatter(CaffeFormatter())
+        handler.addFilter(_is_drivers)
         root.addHandler(handler)
     try:
         yield

@@ -88,9 +88,7 @@ def get_pydot_graph(
     pydot = _import_pydot()
     if rankdir not in RANKDIRS:
         raise UsageError(f"rankdir must be one of {', '.join(RANKDIRS)}; received {rankdir}")
-    graph: Dot = pydot.Dot(
-        _quoted(caffe_net.name or "Net"), graph_type="digraph", rankdir=rankdir
-    )
+    graph: Dot = pydot.Dot(_quoted(caffe_net.name or "Net"), graph_type="digraph", rankdir=rankdir)
     separator = " " if rankdir in ("TB", "BT") else "\n"
     layers = [layer for layer in caffe_net.layer if phase is None or _is_in_phase(layer, phase)]
     for blob in dict.fromkeys(blob for layer in layers for blob in [*layer.bottom, *layer.top]):

@@ -7,7 +7,7 @@ value (exp, tanh, a power). Backward passes are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prototxt_parser.layers.base import Layer
@@ -206,4 +206,4 @@ def _reduction(layer: Layer, bottoms: _Shapes, tops: _Shapes) -> Cost:
     return Cost(0, count(bottoms[0]) * (1 if layer.param.reduction_param.operation in plain else 2))
 
 
-COUNTED_TYPES: Mapping[str, object] = {**_PER_VALUE, **_RULES}
+COUNTED_TYPES = frozenset(_PER_VALUE) | frozenset(_RULES)

@@ -49,7 +49,7 @@ class NetSummary:
     Attributes:
         name: Of the net.
         phase: TRAIN (0) or TEST (1).
-        batch: First axis of the first input, 1 if there is none.
+        batch: First axis of the first blob that comes from no other, 1 if there is none.
         layers: In order.
     """
 
@@ -89,8 +89,8 @@ class NetSummary:
 
 def summarize(net: Net) -> NetSummary:
     """Return what the layers of a net hold and compute; nothing is run."""
-    fed = [top for step in net.steps if step.is_source for top in step.tops]
-    shape = net.blob_shapes[fed[0]] if fed else ()
+    sources = [top for step in net.steps if not step.bottoms for top in step.tops]
+    shape = net.blob_shapes[sources[0]] if sources else ()
     return NetSummary(net.name, net.phase, shape[0] if shape else 1, list(_layers(net)))
 
 

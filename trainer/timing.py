@@ -81,7 +81,7 @@ class NetTimer:
             for step, spent in zip(self._net.steps, self.times, strict=True)
         ]
         return sum(
-            weight * float(top.sum())
+            weight * float(top.detach().sum())
             for ran in self._passes
             for top, weight in zip(ran.tops, ran.step.loss_weights, strict=True)
             if weight

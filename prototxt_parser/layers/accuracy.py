@@ -32,6 +32,7 @@ class Accuracy(Layer):
     Source: caffe/src/caffe/layers/accuracy_layer.cpp, AccuracyLayer.
     """
 
+    param_fields = ("accuracy_param",)
     bottom_count = exactly(2)
     top_count = Arity(1, 2)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prototxt_parser.layers.base import Layer
+from prototxt_parser.layers.ignored import ENGINE, ignored
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.shapes import Shape
 
@@ -34,6 +35,9 @@ class ReLU(Elementwise):
     Source: caffe/src/caffe/layers/relu_layer.cpp, ReLULayer.
     """
 
+    param_fields = ("relu_param",)
+    ignored_fields = ignored("relu_param", engine=ENGINE)
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the top."""
         slope = self.param.relu_param.negative_slope
@@ -52,6 +56,9 @@ class Sigmoid(Elementwise):
     Source: caffe/src/caffe/layers/sigmoid_layer.cpp, SigmoidLayer.
     """
 
+    param_fields = ("sigmoid_param",)
+    ignored_fields = ignored("sigmoid_param", engine=ENGINE)
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the top."""
         return torch.sigmoid(bottoms[0])
@@ -66,6 +73,9 @@ class TanH(Elementwise):
     Like PyTorch: `tanh`.
     Source: caffe/src/caffe/layers/tanh_layer.cpp, TanHLayer.
     """
+
+    param_fields = ("tanh_param",)
+    ignored_fields = ignored("tanh_param", engine=ENGINE)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the top."""
@@ -85,6 +95,8 @@ class ELU(Elementwise):
     Like PyTorch: ELU.
     Source: caffe/src/caffe/layers/elu_layer.cpp, ELULayer.
     """
+
+    param_fields = ("elu_param",)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the top."""
@@ -117,6 +129,8 @@ class Swish(Elementwise):
     Differs from PyTorch: SiLU has no beta.
     Source: caffe/src/caffe/layers/swish_layer.cpp, SwishLayer.
     """
+
+    param_fields = ("swish_param",)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the top."""

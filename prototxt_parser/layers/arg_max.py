@@ -30,6 +30,8 @@ class ArgMax(Layer):
     Source: caffe/src/caffe/layers/argmax_layer.cpp, ArgMaxLayer.
     """
 
+    param_fields = ("argmax_param",)
+
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
     ) -> None:

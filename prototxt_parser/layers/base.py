@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -90,6 +91,9 @@ class Layer(nn.Module, ABC):
         is_fed: The net is given its tops instead of computing them (Input and data layers).
         allows_in_place: Whether a top may have the name of its bottom.
         state_names: Buffers that carry state from one forward pass to the next.
+        param_fields: The messages of `LayerParameter` that hold its settings.
+        ignored_fields: Settings without effect, as "message" or "message.field", and why. All
+            others are honoured, or refused.
         shares_memory: In Caffe its tops are the memory of its bottom; only `LiveNet` looks.
     """
 
@@ -100,6 +104,8 @@ class Layer(nn.Module, ABC):
     is_fed: ClassVar[bool] = False
     allows_in_place: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ()
+    param_fields: ClassVar[tuple[str, ...]] = ()
+    ignored_fields: ClassVar[Mapping[str, str]] = MappingProxyType({})
     shares_memory: ClassVar[bool] = False
 
     def __init__(

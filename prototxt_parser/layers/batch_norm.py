@@ -27,12 +27,15 @@ class BatchNorm(Elementwise):
     Blobs: running_mean (C), running_var (C), scale_factor (1): sums with decay
     `moving_average_fraction`; the first two are divided by the third when used, and a factor of 0
     gives 0. They take no gradient; every training forward updates them.
+
     `use_global_stats` unset means: in the TEST phase.
+
     Differs from PyTorch: the phase decides, not `train()`/`eval()`; the running blobs must be
     divided; `moving_average_fraction` is the share that is kept; no affine part (Scale has it).
     Source: caffe/src/caffe/layers/batch_norm_layer.cpp, BatchNormLayer.
     """
 
+    param_fields = ("batch_norm_param",)
     running_mean: nn.Parameter
     running_var: nn.Parameter
     scale_factor: nn.Parameter

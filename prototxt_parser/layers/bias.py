@@ -27,6 +27,7 @@ class Bias(Layer):
     Source: caffe/src/caffe/layers/bias_layer.cpp, BiasLayer.
     """
 
+    param_fields = ("bias_param",)
     bottom_count = Arity(1, 2)
     bias: nn.Parameter
 

@@ -29,6 +29,8 @@ class Clip(Elementwise):
     Source: caffe/src/caffe/layers/clip_layer.cpp, ClipLayer.
     """
 
+    param_fields = ("clip_param",)
+
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
     ) -> None:
@@ -59,6 +61,8 @@ class Threshold(Elementwise):
     Differs from PyTorch: Threshold keeps the x above it.
     Source: caffe/src/caffe/layers/threshold_layer.cpp, ThresholdLayer.
     """
+
+    param_fields = ("threshold_param",)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the top."""

@@ -25,6 +25,7 @@ class Concat(Layer):
     Source: caffe/src/caffe/layers/concat_layer.cpp, ConcatLayer.
     """
 
+    param_fields = ("concat_param",)
     bottom_count = at_least(1)
 
     def __init__(

@@ -29,6 +29,7 @@ class ContrastiveLoss(Layer):
     Source: caffe/src/caffe/layers/contrastive_loss_layer.cpp, ContrastiveLossLayer.
     """
 
+    param_fields = ("contrastive_loss_param",)
     bottom_count = exactly(3)
     is_loss = True
 

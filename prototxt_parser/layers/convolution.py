@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from prototxt_parser.layers.convolution_base import SharedWindows
 from prototxt_parser.layers.convolution_geometry import patches
+from prototxt_parser.layers.ignored import ENGINE, ignored
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.shapes import Shape, count
 
@@ -28,12 +29,16 @@ class Convolution(SharedWindows):
     Shape: (…, C, s_1, …, s_n) -> (…, num_output, s'_1, …, s'_n), the axes before `axis` are batch,
       s' = floor((s + 2·pad - (dilation·(kernel - 1) + 1)) / stride) + 1.
     Blobs: weight (num_output, C / group, k_1, …, k_n); bias (num_output).
-    Several bottoms of one shape share the weights, one top each. `engine` and
-    `force_nd_im2col` change no number in Caffe and are ignored.
+
+    Several bottoms of one shape share the weights, one top each.
+
     Differs from PyTorch: n may be 0 (a linear map over `axis`) or above 3; the division rounds
     towards zero, so with stride > 1 a kernel slightly too large still gives one value.
     Source: caffe/src/caffe/layers/base_conv_layer.cpp, conv_layer.cpp.
     """
+
+    param_fields = ("convolution_param",)
+    ignored_fields = ignored("convolution_param", engine=ENGINE, force_nd_im2col=ENGINE)
 
     def _weight_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group, *self.geometry.kernel)

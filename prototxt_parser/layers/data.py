@@ -10,6 +10,7 @@ from torch import Tensor
 from prototxt_parser.data_spec import DataSpec
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Arity, Layer, LayerContext, at_least, exactly
+from prototxt_parser.layers.ignored import OLD_TRANSFORM, ignored
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape
@@ -58,6 +59,16 @@ class Data(SourceLayer):
     Source: caffe/src/caffe/layers/data_layer.cpp, DataLayer.
     """
 
+    param_fields = ("data_param", "transform_param")
+    ignored_fields = ignored(
+        "data_param",
+        scale=OLD_TRANSFORM,
+        mean_file=OLD_TRANSFORM,
+        crop_size=OLD_TRANSFORM,
+        mirror=OLD_TRANSFORM,
+        rand_skip="as in Caffe since 1.0",
+        force_encoded_color="as in Caffe since 1.0; transform_param.force_color does it",
+    )
     top_count = Arity(1, 2)
 
 
@@ -72,6 +83,18 @@ class ImageData(SourceLayer):
     Source: caffe/src/caffe/layers/image_data_layer.cpp, ImageDataLayer.
     """
 
+    param_fields = ("image_data_param", "transform_param")
+    ignored_fields = ignored(
+        "image_data_param",
+        scale=OLD_TRANSFORM,
+        mean_file=OLD_TRANSFORM,
+        crop_size=OLD_TRANSFORM,
+        mirror=OLD_TRANSFORM,
+    ) | ignored(
+        "transform_param",
+        force_color="as in Caffe, is_color decides",
+        force_gray="as in Caffe, is_color decides",
+    )
     top_count = exactly(2)
 
 
@@ -85,6 +108,7 @@ class HDF5Data(SourceLayer):
     Source: caffe/src/caffe/layers/hdf5_data_layer.cpp, HDF5DataLayer.
     """
 
+    param_fields = ("hdf5_data_param",)
     top_count = at_least(1)
 
 
@@ -99,4 +123,16 @@ class WindowData(SourceLayer):
     Source: caffe/src/caffe/layers/window_data_layer.cpp, WindowDataLayer.
     """
 
+    param_fields = ("window_data_param", "transform_param")
+    ignored_fields = ignored(
+        "window_data_param",
+        mean_file=OLD_TRANSFORM,
+        crop_size=OLD_TRANSFORM,
+        mirror=OLD_TRANSFORM,
+    ) | ignored(
+        "transform_param",
+        scale="as in Caffe, window_data_param.scale counts",
+        force_color="as in Caffe: windows always have 3 channels",
+        force_gray="as in Caffe: windows always have 3 channels",
+    )
     top_count = exactly(2)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from prototxt_parser.layers.convolution_base import SharedWindows
 from prototxt_parser.layers.convolution_geometry import patches
+from prototxt_parser.layers.ignored import ENGINE, ignored
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.shapes import Shape, count
 
@@ -30,11 +31,15 @@ class Deconvolution(SharedWindows):
       s' = stride·(s - 1) + dilation·(kernel - 1) + 1 - 2·pad.
     Blobs: weight (C, num_output / group, k_1, …, k_n), input channels first as in PyTorch, so
     fillers take fan in from num_output; bias (num_output).
-    Several bottoms of one shape share the weights, one top each. `engine` and
-    `force_nd_im2col` change no number in Caffe and are ignored.
+
+    Several bottoms of one shape share the weights, one top each.
+
     Differs from PyTorch: n may be 0 or above 3; no output padding.
     Source: caffe/src/caffe/layers/base_conv_layer.cpp, deconv_layer.cpp.
     """
+
+    param_fields = ("convolution_param",)
+    ignored_fields = ignored("convolution_param", engine=ENGINE, force_nd_im2col=ENGINE)
 
     def _weight_shape(self) -> Shape:
         return (self.channels, self.num_output // self.group, *self.geometry.kernel)

@@ -27,6 +27,8 @@ class Dropout(Elementwise):
     Source: caffe/src/caffe/layers/dropout_layer.cpp, DropoutLayer.
     """
 
+    param_fields = ("dropout_param",)
+
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
     ) -> None:

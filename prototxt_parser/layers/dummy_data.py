@@ -27,11 +27,15 @@ class DummyData(Layer):
 
     Shape: nothing -> `shape`, or the old `num`, `channels`, `height`, `width`: each given once for
       all tops, or once per top.
+
     A constant top is filled once, so that what somebody writes into it persists; others are filled
     anew, from the net's random source, in every forward pass.
+
+    Differs from PyTorch: there is none like it.
     Source: caffe/src/caffe/layers/dummy_data_layer.cpp, DummyDataLayer.
     """
 
+    param_fields = ("dummy_data_param",)
     bottom_count = exactly(0)
     top_count = at_least(1)
     _example: Tensor

@@ -49,6 +49,8 @@ class Power(Elementwise):
     Source: caffe/src/caffe/layers/power_layer.cpp, PowerLayer.
     """
 
+    param_fields = ("power_param",)
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the top."""
         settings = self.param.power_param
@@ -67,6 +69,8 @@ class Exp(Elementwise):
     Like PyTorch: `exp`.
     Source: caffe/src/caffe/layers/exp_layer.cpp, ExpLayer.
     """
+
+    param_fields = ("exp_param",)
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
@@ -92,6 +96,8 @@ class Log(Elementwise):
     Like PyTorch: `log`.
     Source: caffe/src/caffe/layers/log_layer.cpp, LogLayer.
     """
+
+    param_fields = ("log_param",)
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Layer, LayerContext, at_least
+from prototxt_parser.layers.ignored import ignored
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape
@@ -32,6 +33,10 @@ class Eltwise(Layer):
     Source: caffe/src/caffe/layers/eltwise_layer.cpp, EltwiseLayer.
     """
 
+    param_fields = ("eltwise_param",)
+    ignored_fields = ignored(
+        "eltwise_param", stable_prod_grad="the gradient is always that of true, also right at 0"
+    )
     bottom_count = at_least(2)
 
     def __init__(

@@ -30,6 +30,7 @@ class Embed(Layer):
     Source: caffe/src/caffe/layers/embed_layer.cpp, EmbedLayer.
     """
 
+    param_fields = ("embed_param",)
     weight: nn.Parameter
     bias: nn.Parameter
 

@@ -31,9 +31,11 @@ class HDF5Output(Layer):
     Differs from Caffe, whose second forward pass ends the program: every forward pass of a net adds
     its rows, and leaves a complete file. The first one replaces a file of that name; Caffe empties
     it when the net is built, which here changes nothing.
+    Differs from PyTorch: there is none like it.
     Source: caffe/src/caffe/layers/hdf5_output_layer.cpp, HDF5OutputLayer.
     """
 
+    param_fields = ("hdf5_output_param",)
     bottom_count = exactly(2)
     top_count = exactly(0)
 

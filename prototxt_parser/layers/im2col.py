@@ -10,9 +10,12 @@ from torch import Tensor
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Layer, LayerContext
 from prototxt_parser.layers.convolution_geometry import patches, read_geometry
+from prototxt_parser.layers.ignored import ENGINE, ignored
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape, count, shape_text
+
+_ONLY_MOVES = "nothing is learned or computed here, values only move"
 
 
 @final
@@ -25,6 +28,18 @@ class Im2col(Layer):
     Differs from PyTorch's `unfold`: any n ≥ 1, and the places of the windows stay apart as axes.
     Source: caffe/src/caffe/layers/im2col_layer.cpp, Im2colLayer.
     """
+
+    param_fields = ("convolution_param",)
+    ignored_fields = ignored(
+        "convolution_param",
+        engine=ENGINE,
+        force_nd_im2col=ENGINE,
+        num_output=_ONLY_MOVES,
+        bias_term=_ONLY_MOVES,
+        group=_ONLY_MOVES,
+        weight_filler=_ONLY_MOVES,
+        bias_filler=_ONLY_MOVES,
+    )
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext

@@ -43,6 +43,7 @@ class InfogainLoss(Loss):
     Source: caffe/src/caffe/layers/infogain_loss_layer.cpp, InfogainLossLayer.
     """
 
+    param_fields = ("infogain_loss_param", "loss_param")
     bottom_count = Arity(2, 3)
     top_count = Arity(1, 2)
     matrix: Tensor

@@ -27,6 +27,7 @@ class InnerProduct(Layer):
     Source: caffe/src/caffe/layers/inner_product_layer.cpp, InnerProductLayer.
     """
 
+    param_fields = ("inner_product_param",)
     weight: nn.Parameter
     bias: nn.Parameter
 

@@ -25,6 +25,7 @@ class Input(Layer):
     Source: caffe/src/caffe/layers/input_layer.cpp, InputLayer.
     """
 
+    param_fields = ("input_param",)
     bottom_count = exactly(0)
     is_fed = True
     top_count = at_least(1)

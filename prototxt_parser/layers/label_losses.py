@@ -52,6 +52,8 @@ class HingeLoss(LabelLoss):
     Source: caffe/src/caffe/layers/hinge_loss_layer.cpp, HingeLossLayer.
     """
 
+    param_fields = ("hinge_loss_param",)
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         """Compute the loss."""
         scores, labels = self.rows_and_labels(bottoms)

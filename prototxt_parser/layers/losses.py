@@ -72,6 +72,8 @@ class SigmoidCrossEntropyLoss(Loss):
     Source: caffe/src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp.
     """
 
+    param_fields = ("loss_param",)
+
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
     ) -> None:

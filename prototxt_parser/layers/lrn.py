@@ -11,6 +11,7 @@ from torch.nn import functional
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.activations import Elementwise
 from prototxt_parser.layers.base import LayerContext
+from prototxt_parser.layers.ignored import ENGINE, ignored
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape, shape_text
@@ -29,6 +30,9 @@ class LRN(Elementwise):
     Differs from PyTorch: LocalResponseNorm is ACROSS_CHANNELS; there is no WITHIN_CHANNEL.
     Source: caffe/src/caffe/layers/lrn_layer.cpp, LRNLayer.
     """
+
+    param_fields = ("lrn_param",)
+    ignored_fields = ignored("lrn_param", engine=ENGINE)
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Arity, Layer, exactly
+from prototxt_parser.layers.ignored import ignored
 from prototxt_parser.layers.recurrent import Recurrent, continued
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.shapes import Shape
@@ -36,6 +37,8 @@ class LSTM(Recurrent):
     Source: caffe/src/caffe/layers/lstm_layer.cpp, LSTMLayer.
     """
 
+    param_fields = ("recurrent_param",)
+    ignored_fields = ignored("recurrent_param", debug_info="a step is no layer of the net")
     bottom_count = Arity(2, 5)
     top_count = Arity(1, 3)
     gates = 4

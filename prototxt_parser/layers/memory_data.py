@@ -21,9 +21,11 @@ class MemoryData(Layer):
 
     Shape: nothing -> data (batch_size, channels, height, width); labels (batch_size), which
       pycaffe, as Caffe, feeds as (batch_size, 1, 1, 1).
+    Like PyTorch: the arguments of `forward`.
     Source: caffe/src/caffe/layers/memory_data_layer.cpp, MemoryDataLayer.
     """
 
+    param_fields = ("memory_data_param",)
     bottom_count = exactly(0)
     top_count = exactly(2)
     is_fed = True

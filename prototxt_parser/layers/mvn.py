@@ -30,6 +30,8 @@ class MVN(Layer):
     Source: caffe/src/caffe/layers/mvn_layer.cpp, MVNLayer.
     """
 
+    param_fields = ("mvn_param",)
+
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Return the bottom's shape with 4 axes."""
         bottom = bottoms[0]

@@ -25,6 +25,7 @@ class Parameter(Layer):
     Source: caffe/src/caffe/layers/parameter_layer.cpp, ParameterLayer.
     """
 
+    param_fields = ("parameter_param",)
     bottom_count = exactly(0)
     value: nn.Parameter
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Arity, Layer, LayerContext
+from prototxt_parser.layers.ignored import ENGINE, ignored
 from prototxt_parser.layers.pooling_windows import Pair, PoolingWindows
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.layers.stochastic_pooling import refuse_padding, stochastic
@@ -27,16 +28,20 @@ class Pooling(Layer):
     Shape: (N, C, H, W) -> (N, C, H', W'), H' = ceil((H + 2·pad - kernel) / stride) + 1 (floor if
       `round_mode` is FLOOR); when any pad is above 0, one less if the last window would start
       beyond the image and its near padding.
+
     A second top of MAX is the mask: index h·W + w of the maximum in its plane, as float.
     MAX never picks padding; the first of equal values wins; a window without a number above
     -FLT_MAX gives -FLT_MAX, mask -1. AVE divides by the window clipped to the padded image, so
     padding counts and overhang does not. STOCHASTIC (see `stochastic_pooling`) takes no padding;
     Caffe has it on the GPU only.
+
     Differs from PyTorch: ceil is the default; with pad 0 and stride > kernel Caffe keeps a last
     window that holds no pixel (MAX -FLT_MAX; AVE 0 here, undefined in Caffe); NaN does not spread.
     Source: caffe/src/caffe/layers/pooling_layer.cpp, PoolingLayer.
     """
 
+    param_fields = ("pooling_param",)
+    ignored_fields = ignored("pooling_param", engine=ENGINE)
     top_count = Arity(1, 2)
 
     def __init__(

@@ -30,6 +30,7 @@ class PReLU(Elementwise):
     Source: caffe/src/caffe/layers/prelu_layer.cpp, PReLULayer.
     """
 
+    param_fields = ("prelu_param",)
     weight: nn.Parameter
 
     def __init__(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Layer, LayerContext, at_least
+from prototxt_parser.layers.ignored import ignored
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.live_blob import Blob
 from prototxt_parser.proto import caffe_pb2
@@ -30,8 +31,10 @@ class Python(Layer):
     the definition gives a `loss_weight`.
 
     Shape: any blobs -> what the class's `reshape` says.
+    Blobs: those that the class adds to `self.blobs` in `setup`.
     Differs from Caffe: outside of pycaffe the diffs of its blobs start from 0 in every backward
     pass and are then added to the accumulated ones, also by a class that overwrites them.
+    Differs from PyTorch: a module there gets its gradients from autograd; this class computes them.
     Source: caffe/include/caffe/layers/python_layer.hpp, PythonLayer.
 
     Attributes:
@@ -39,6 +42,8 @@ class Python(Layer):
         tops: The blobs that it was set up with.
     """
 
+    param_fields = ("python_param",)
+    ignored_fields = ignored("python_param", share_in_parallel="one process trains one net")
     bottom_count = at_least(0)
     top_count = at_least(0)
 

@@ -27,6 +27,8 @@ class Reduction(Layer):
     Source: caffe/src/caffe/layers/reduction_layer.cpp, ReductionLayer.
     """
 
+    param_fields = ("reduction_param",)
+
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
     ) -> None:

@@ -23,6 +23,7 @@ class Flatten(Layer):
     Source: caffe/src/caffe/layers/flatten_layer.cpp, FlattenLayer.
     """
 
+    param_fields = ("flatten_param",)
     allows_in_place = False
     shares_memory = True
 
@@ -56,6 +57,7 @@ class Reshape(Layer):
     Source: caffe/src/caffe/layers/reshape_layer.cpp, ReshapeLayer.
     """
 
+    param_fields = ("reshape_param",)
     allows_in_place = False
     shares_memory = True
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prototxt_parser.layers.base import Arity, LayerContext
+from prototxt_parser.layers.ignored import ignored
 from prototxt_parser.layers.recurrent import Recurrent, continued
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.proto import caffe_pb2
@@ -35,6 +36,8 @@ class RNN(Recurrent):
     Source: caffe/src/caffe/layers/rnn_layer.cpp, RNNLayer.
     """
 
+    param_fields = ("recurrent_param",)
+    ignored_fields = ignored("recurrent_param", debug_info="a step is no layer of the net")
     bottom_count = Arity(2, 4)
     top_count = Arity(1, 2)
     gates = 1

@@ -31,6 +31,7 @@ class Scale(Layer):
     Source: caffe/src/caffe/layers/scale_layer.cpp, ScaleLayer.
     """
 
+    param_fields = ("scale_param",)
     bottom_count = Arity(1, 2)
     weight: nn.Parameter
     bias: nn.Parameter

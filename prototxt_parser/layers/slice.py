@@ -27,6 +27,7 @@ class Slice(Layer):
     Source: caffe/src/caffe/layers/slice_layer.cpp, SliceLayer.
     """
 
+    param_fields = ("slice_param",)
     top_count = at_least(1)
 
     def __init__(
@@ -86,6 +87,7 @@ class Crop(Layer):
     Source: caffe/src/caffe/layers/crop_layer.cpp, CropLayer.
     """
 
+    param_fields = ("crop_param",)
     bottom_count = exactly(2)
 
     def __init__(

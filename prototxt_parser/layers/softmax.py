@@ -11,6 +11,7 @@ from torch import Tensor
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.activations import Elementwise
 from prototxt_parser.layers.base import Arity, Layer, LayerContext, exactly
+from prototxt_parser.layers.ignored import ENGINE, ignored
 from prototxt_parser.layers.labels import check_labels, class_labels
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.layers.straight_through import straight_through
@@ -29,6 +30,9 @@ class Softmax(Elementwise):
     Like PyTorch: `softmax`, along axis 1 by default.
     Source: caffe/src/caffe/layers/softmax_layer.cpp, SoftmaxLayer.
     """
+
+    param_fields = ("softmax_param",)
+    ignored_fields = ignored("softmax_param", engine=ENGINE)
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
@@ -59,6 +63,8 @@ class SoftmaxWithLoss(Layer):
     Source: caffe/src/caffe/layers/softmax_loss_layer.cpp, SoftmaxWithLossLayer.
     """
 
+    param_fields = ("softmax_param", "loss_param")
+    ignored_fields = ignored("softmax_param", engine=ENGINE)
     bottom_count = exactly(2)
     top_count = Arity(1, 2)
     is_loss = True

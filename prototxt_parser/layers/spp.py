@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Layer, LayerContext
+from prototxt_parser.layers.ignored import ENGINE, ignored
 from prototxt_parser.layers.pooling_windows import PoolingWindows
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.layers.stochastic_pooling import refuse_padding, stochastic
@@ -35,6 +36,9 @@ class SPP(Layer):
     Differs from PyTorch: the windows of adaptive pooling differ in size and need no padding.
     Source: caffe/src/caffe/layers/spp_layer.cpp, SPPLayer.
     """
+
+    param_fields = ("spp_param",)
+    ignored_fields = ignored("spp_param", engine=ENGINE)
 
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext

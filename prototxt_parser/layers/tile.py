@@ -25,6 +25,8 @@ class Tile(Layer):
     Source: caffe/src/caffe/layers/tile_layer.cpp, TileLayer.
     """
 
+    param_fields = ("tile_param",)
+
     def __init__(
         self, param: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], context: LayerContext
     ) -> None:

@@ -148,6 +148,7 @@ WITHOUT_GRADIENT = {
     "ArgMax": "gives places; the values of out_max_val are results, not for learning",
     "DummyData": "has no bottom and no blob",
     "HDF5Output": "has no top",
+    "Python": "has the gradient that its user writes",
     "Silence": "has no top",
     "Threshold": "steps from 0 to 1",
 }

@@ -2,9 +2,12 @@
 
 import pytest
 
+from prototxt_parser.build import data_specs
 from prototxt_parser.files import list_models, read_solver
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.text import parse_text
+from solvers.settings import test_choices as choose_tests
+from solvers.settings import train_choice
 
 CIFAR_RUN = "test_iter: 100 test_interval: 500 momentum: 0.9 display: 100 "
 QUICK = 'net: "cifar10_quick.prototxt" weight_decay: 0.004 ' + CIFAR_RUN
@@ -172,3 +175,24 @@ def test_numbers(name: str) -> None:
         solver.ClearField("net_param")
     assert solver == expected
     assert {solver.net, solver.train_net, *solver.test_net} - {""} <= set(list_models())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_nets_have_the_states_that_the_solver_means(name: str) -> None:
+    """The data layers that are left say so."""
+    param = read_solver(f"{name}.prototxt")
+    train = train_choice(param)
+    assert len(data_specs(train.definition, train.state)) == 1
+    tests = choose_tests(param)
+    assert [choice.iterations for choice in tests] == list(param.test_iter)
+    stages = [stage for state in param.test_state for stage in state.stage]
+    for number, choice in enumerate(tests):
+        (spec,) = data_specs(choice.definition, choice.state)
+        rules = [list(rule.stage) for rule in spec.param.include]
+        if stages:
+            assert rules == [[stages[number]]]
+        if name.startswith(("lenet", "mnist_autoencoder")):
+            images = 60_000 if "mnist_train" in spec.param.data_param.source else 10_000
+            batch = spec.param.data_param.batch_size
+            expected = 500 * 100 if name.startswith("mnist_auto") and images > 10_000 else images
+            assert choice.iterations * batch == expected

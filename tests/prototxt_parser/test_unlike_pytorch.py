@@ -202,6 +202,20 @@ def test_weights_without_a_filler_are_zero_and_so_are_biases(layer: str) -> None
     assert not net.flat.data.any()
 
 
+def test_dummy_data_and_input_take_no_notice_of_a_transform() -> None:
+    transform = "transform_param { scale: 0.5 mean_value: 3 crop_size: 2 mirror: true }"
+    net = net_from(
+        f'layer {{ name: "in" type: "Input" top: "a" {transform} '
+        "input_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } } "
+        f'layer {{ name: "dummy" type: "DummyData" top: "b" {transform} dummy_data_param '
+        "{ shape { dim: 3 dim: 2 dim: 7 dim: 5 } data_filler { value: 9 } } }"
+    )
+    a = torch.rand(2, 3, 5, 7)
+    tops = net({"a": a})
+    assert torch.equal(tops["a"], a)
+    assert torch.equal(tops["b"], torch.full((3, 2, 7, 5), 9.0))
+
+
 def test_outputs_come_in_byte_order_of_their_names() -> None:
     copy = 'layer { name: "%s" type: "Power" bottom: "x" top: "%s" } '
     names = ("loss2/top", "accuracy", "Zebra", "loss", "loss10")

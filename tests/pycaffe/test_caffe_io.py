@@ -127,6 +127,15 @@ def test_enlarging_blends_with_the_minimum_beyond_the_border(channels: int) -> N
     assert resized.shape == (1, 4, channels) and resized.dtype == np.float32
 
 
+@pytest.mark.parametrize(("size", "border"), [((13, 17), 0), ((27, 75), 2)])
+def test_resizing_away_from_the_border_equals_opencv(size: tuple[int, int], border: int) -> None:
+    cv2 = pytest.importorskip("cv2")
+    im = RANDOM.random((20, 31, 3)).astype(np.float32)
+    want = cv2.resize(im, size[::-1], interpolation=cv2.INTER_LINEAR)
+    inside = (slice(border, -border or None),) * 2
+    np.testing.assert_allclose(io.resize_image(im, size)[inside], want[inside], atol=1e-6)
+
+
 def test_reducing_does_not_smooth() -> None:
     im = np.zeros((2, 8, 1))
     im[:, :, 0] = [0, 0, 0, 10, 20, 0, 0, 40]

@@ -290,7 +290,10 @@ def test_settings_that_cannot_be_are_refused(
     ("layer_type", "message"),
     [
         ("MemoryData", r" needs to be initialized by calling Reset: .*set_input_arrays; to train"),
-        ("SpikeData", r": expected a data layer of one of the types Data, HDF5Data, ImageData, Win"),
+        (
+            "SpikeData",
+            r": expected a data layer of one of the types Data, HDF5Data, ImageData, Win",
+        ),
     ],
 )
 def test_layers_that_read_no_files_are_refused(layer_type: str, message: str) -> None:

@@ -79,7 +79,9 @@ def test_every_epoch_has_its_own_order(folder: Path) -> None:
 def test_all_orders_are_about_equally_likely(folder: Path) -> None:
     spec = image_layer(folder, "shuffle: true", batch_size=COUNT)
     with opened(spec) as feed:
-        places = np.array([[e.index(n) for n in (0, COUNT - 1)] for e in batches(feed, "label", 99)])
+        places = np.array(
+            [[e.index(n) for n in (0, COUNT - 1)] for e in batches(feed, "label", 99)]
+        )
     assert abs(places.mean() - (COUNT - 1) / 2) < 0.8
 
 
@@ -189,7 +191,9 @@ def test_names_may_hold_spaces_and_letters_of_any_script(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", [b"", b"\n \r\n"])
 def test_an_empty_list_is_refused(folder: Path, content: bytes) -> None:
     (folder / "list.txt").write_bytes(content)
-    with pytest.raises(DataError, match=r"^net.prototxt:3:1: layer \"in\" .*list.txt: File is empty"):
+    with pytest.raises(
+        DataError, match=r"^net.prototxt:3:1: layer \"in\" .*list.txt: File is empty"
+    ):
         open_feed([image_layer(folder)], seed=5)
 
 

@@ -130,9 +130,12 @@ def test_images_are_turned_as_their_tag_says(file_format: str, orientation: int)
     check(file.getvalue(), (tolerance, tolerance))
 
 
-def test_a_damaged_tag_is_passed_over() -> None:
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("tags", [b"II*\0\x08\0\0\0\xff\xff", b"II*\0", b"neither II nor MM"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_damaged_tags_are_passed_over(file_format: str, tags: bytes) -> None:
     file = io.BytesIO()
-    Image.fromarray(blocks(3, 5, 3)).save(file, "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    Image.fromarray(blocks(3, 5, 3)).save(file, file_format, exif=b"Exif\0\0" + tags)
     assert decode_image(file.getvalue(), force_color=True).shape == (3, 24, 40)
 
 

@@ -81,7 +81,7 @@ layer { name: "up" type: "Power" bottom: "x" top: "y" power_param { shift: 1.5 }
     flags = ["test", "--model", "deploy.prototxt", "--weights", "small.caffemodel"]
     assert main([*flags, "--iterations", "2"]) == 0
     log = capsys.readouterr().err
-    assert log.count("Ignoring source layer score") == 1
+    assert log.count("Ignoring source layer score\n") == 1
     assert re.findall(r"Batch 1, y = (\S+)", log) == ["1.5"] * 6
     assert "] Loss: 0\n" in log
 

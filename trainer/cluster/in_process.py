@@ -11,6 +11,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from trainer.caffe_log import WORKER_THREAD
 from trainer.cluster.base import Cluster, Work
 from trainer.errors import TrainerError
 from trainer.links import Control, PeerLostError, Pull, Record, Start
@@ -59,7 +60,9 @@ class InProcessCluster(Cluster):
             turns.play(task.rank, lambda: work(task, link, group))
 
         threads = [
-            threading.Thread(target=play, args=(task,), name=f"worker {task.rank}", daemon=True)
+            threading.Thread(
+                target=play, args=(task,), name=f"{WORKER_THREAD} {task.rank}", daemon=True
+            )
             for task in tasks
         ]
         for thread in threads:

@@ -48,7 +48,8 @@ class Hdf5File:
         for name, array, shape in zip(self.names, rows, self.row_shapes, strict=True):
             if array.shape != (end - begin, *shape):
                 raise DataError(f'{self.path}: dataset "{name}" has changed since it was opened')
-        return [array.astype(np.float32, copy=False) for array in rows]
+        with np.errstate(over="ignore"):  # as in Caffe, what is too large becomes infinite
+            return [array.astype(np.float32, copy=False) for array in rows]
 
 
 def open_listed(listing: Path, names: Sequence[str], data_dir: Path | None) -> list[Hdf5File]:

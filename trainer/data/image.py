@@ -144,7 +144,8 @@ def _to_gray(image: Image.Image) -> Pixels:
     if file_format == "PNG":
         return _libpng_gray(bgr, _SRGB_GAMMA if "srgb" in image.info else image.info.get("gamma"))
     blue, green, red = np.moveaxis(bgr.astype(np.int32), 2, 0)
-    return (4899 * red + 9617 * green + 1868 * blue + 8192 >> 14).astype(np.uint8)
+    luma: Pixels = (4899 * red + 9617 * green + 1868 * blue + 8192 >> 14).astype(np.uint8)
+    return luma
 
 
 def _libpng_gray(bgr: Pixels, gamma: float | None) -> Pixels:
@@ -154,8 +155,8 @@ def _libpng_gray(bgr: Pixels, gamma: float | None) -> Pixels:
     """
     weights = np.array([3737, 19234, 9797], np.int32)
     if not gamma or 0.95 <= gamma <= 1.05:
-        gray: Pixels = (bgr.astype(np.int32) @ weights >> 15).astype(np.uint8)
-        return gray
+        weighted: Pixels = (bgr.astype(np.int32) @ weights >> 15).astype(np.uint8)
+        return weighted
     to_light, from_light = _gamma_table(1 / gamma), _gamma_table(gamma)
     gray = from_light[to_light[bgr].astype(np.int32) @ weights + 16384 >> 15]
     is_gray = (bgr == bgr[..., :1]).all(axis=2)

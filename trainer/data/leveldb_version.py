@@ -47,12 +47,12 @@ class Version:
 
     Attributes:
         tables: By level and number. Tables of one level do not overlap, except in level 0.
-        log: Number of the first write-ahead log that counts.
+        log: Number of the first write-ahead log that counts; -1 until it is known.
         previous_log: Number of another one, 0 for none.
     """
 
     tables: dict[tuple[int, int], TableFile] = field(default_factory=dict)
-    log: int = 0
+    log: int = -1
     previous_log: int = 0
 
 
@@ -72,6 +72,8 @@ def read_version(folder: Path) -> Version:
     with damage_of(manifest):
         for record in read_records(manifest):
             _apply(version, record.payload)
+        if version.log < 0:
+            raise ValueError("it does not say which log counts")
     return version
 
 

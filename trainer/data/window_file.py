@@ -52,6 +52,8 @@ class Windows:
         return len(self._numbers) // _FIELDS
 
     def __getitem__(self, index: int) -> Window:
+        if not 0 <= index < len(self):
+            raise IndexError(f"no window {index} of {len(self)}")
         return Window(*self._numbers[index * _FIELDS : (index + 1) * _FIELDS])
 
     def append(self, window: Window) -> None:
