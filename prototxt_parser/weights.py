@@ -119,7 +119,10 @@ def save_weights(net: Net, path: str | Path, *, with_diffs: bool = False) -> Non
 
 
 def _layer_chunks(step: Step, phase: int, *, with_diffs: bool) -> list[Chunk]:
-    """Return a layer as its definition followed by its blobs: protobuf merges the two."""
+    """Return a layer in the order of field numbers, as protobuf's C++ writes it: its blobs inside.
+
+    The definition is never merged with the values, which would copy them twice.
+    """
     definition = caffe_pb2.LayerParameter()
     definition.CopyFrom(step.param)
     del definition.blobs[:]
@@ -127,8 +130,12 @@ def _layer_chunks(step: Step, phase: int, *, with_diffs: bool) -> list[Chunk]:
         definition.phase = phase  # type: ignore[assignment]
     for index in range(len(definition.param), len(step.layer.statistics)):
         definition.param.append(param_spec(step.layer, index))
-    chunks: list[Chunk] = [definition.SerializeToString()]
+    before = caffe_pb2.LayerParameter()
+    before.CopyFrom(definition)
+    for descriptor, _ in definition.ListFields():
+        (definition if descriptor.number < _BLOBS else before).ClearField(descriptor.name)
+    chunks: list[Chunk] = [before.SerializeToString()]
     for parameter in step.layer.blobs:
         diff = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         chunks += field(_BLOBS, blob_chunks(parameter, diff if with_diffs else None))
-    return chunks
+    return [*chunks, definition.SerializeToString()]

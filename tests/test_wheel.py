@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("prototxt_parser", "solvers", "trainer")
+PACKAGES = ("prototxt_parser", "solvers", "trainer", "pycaffe")
 SOURCES = (*PACKAGES, "models", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 

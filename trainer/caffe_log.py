@@ -26,6 +26,11 @@ _SOURCES = {
     "solvers": "solver.cpp",
     "prototxt_parser": "net.cpp",
     "trainer.data": "data_layer.cpp",
+    "trainer.data.image_set": "convert_imageset.cpp",
+    "trainer.data.mean_file": "compute_image_mean.cpp",
+    "trainer.commands.convert_imageset": "convert_imageset.cpp",
+    "trainer.commands.compute_mean": "compute_image_mean.cpp",
+    "trainer.commands.extract_features": "extract_features.cpp",
     "trainer": "caffe.cpp",
 }
 _LEVELS = {logging.DEBUG: "I", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E"}

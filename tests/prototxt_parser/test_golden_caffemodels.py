@@ -77,14 +77,10 @@ def test_every_file_gives_the_recorded_parameters_and_outputs(folder: Path) -> N
 
 
 @pytest.mark.parametrize("folder", CASES)
-def test_a_saved_model_is_the_message_that_caffe_saves(folder: Path, tmp_path: Path) -> None:
+def test_a_saved_model_is_the_file_that_caffe_saves(folder: Path, tmp_path: Path) -> None:
     name = next(name for name in recorded(folder)[0]["files"] if name.endswith(".caffemodel"))
     save_weights(loaded(folder, name), tmp_path / name)
-    ours, theirs = (
-        caffe_pb2.NetParameter.FromString((where / name).read_bytes())
-        for where in (tmp_path, folder)
-    )
-    assert ours == theirs
+    assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
 @pytest.mark.parametrize("folder", HDF5_CASES)

@@ -86,7 +86,13 @@ def labels(database: Path) -> list[tuple[bytes, int]]:
 @pytest.fixture
 def listing(tmp_path: Path) -> Path:
     file = tmp_path / "list.txt"
-    lines = ["tile00.png 3", "gone.png 4", "sub dir/with space.png -5", "list.txt 6", "tile01.png x"]
+    lines = [
+        "tile00.png 3",
+        "gone.png 4",
+        "sub dir/with space.png -5",
+        "list.txt 6",
+        "tile01.png x",
+    ]
     file.write_text("\n".join(lines) + "\n")
     return file
 
@@ -104,7 +110,7 @@ def test_unreadable_images_are_left_out_and_keep_their_number(
     assert f"Could not open or find file {PICTURES}/gone.png" in output.err
     assert f"Could not open or find file {PICTURES}/list.txt" in output.err
     assert re.search(r"] A total of 5 images\.\n", output.err)
-    assert re.search(r"] Processed 3 files\.\n", output.err)
+    assert re.search(r" convert_imageset.cpp:\d+] Processed 3 files\.\n", output.err)
     assert output.out == f"{tmp_path / 'made'}: 3 of 5 images\n"
 
 
@@ -154,7 +160,9 @@ def test_sizes_are_checked_only_if_asked_for(
     assert convert(tmp_path / "loose", listing, "-check_size", "-nocheck_size") == 0
     assert convert(tmp_path / "made", listing, "-check_size") == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert re.match(r"error: .*shot0.png: Incorrect data field size \d+; the first .* 1440", message)
+    assert re.match(
+        r"error: .*shot0.png: Incorrect data field size \d+; the first .* 1440", message
+    )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["list.txt", "loose"]
 
 
@@ -207,7 +215,7 @@ def test_the_mean_is_caffes(
     assert target.read_bytes() == (GOLDEN / "formats/mean/mean.binaryproto").read_bytes()
     log = capsys.readouterr().err
     assert channel_lines(log) == [("0", "126.842"), ("1", "125.854"), ("2", "121.371")]
-    assert "] Processed 12 files.\n" in log
+    assert re.search(r" compute_image_mean.cpp:\d+] Processed 12 files\.\n", log)
 
 
 def test_the_mean_of_floats_needs_no_file(capsys: pytest.CaptureFixture[str]) -> None:

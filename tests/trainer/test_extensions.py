@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_task import make_plan, run_plan, write_data
 
 from prototxt_parser import custom_fields, user_code
 from prototxt_parser.layers import registry
+from tiny_task import make_plan, run_plan, write_data
 from trainer.cli import main, train_main
 from trainer.errors import TrainerError, UsageError
 from trainer.extensions import Extensions, add_extension_flags, extensions_of
@@ -40,7 +40,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(custom_fields, "_FIELDS", {})
     monkeypatch.setattr(user_code, "_allowed", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    for name in ("same_layer", "bad", "ssd_layers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "same_layer.py").write_text(MODULE)
     (tmp_path / "net.prototxt").write_text(NET)
     (tmp_path / "solver.prototxt").write_text(SOLVER)

@@ -91,7 +91,9 @@ def test_features_are_the_blobs_of_every_image(
     for name in names:
         line = f"Extracted features of 15 query images for feature blob {name}\n"
         assert line in output.err
-    assert re.search(r"] Successfully extracted the features!\n", output.err)
+    assert re.search(
+        r" extract_features.cpp:\d+] Successfully extracted the features!\n", output.err
+    )
     assert output.out.splitlines()[0] == f"{targets[0]}: 15 features of conv"
 
 
@@ -115,7 +117,10 @@ def test_what_cannot_be_extracted_is_named(
     monkeypatch.chdir(tmp_path)
     assert extract(trained, blobs, targets, "2", "lmdb") == 2
     assert message in capsys.readouterr().err
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["small.caffemodel", "small.prototxt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "small.caffemodel",
+        "small.prototxt",
+    ]
 
 
 def test_nothing_is_left_of_several_databases_if_one_is_there(

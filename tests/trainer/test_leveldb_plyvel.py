@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from leveldb_databases import entries
 
-from trainer.data import leveldb_writer
+from trainer.data import leveldb_table, leveldb_writer
 from trainer.data.database import write_database
 from trainer.data.leveldb_index import LevelDbIndex
+from trainer.data.leveldb_table import BlockHandle
 from trainer.data.leveldb_version import read_version
 
 if sys.version_info >= (3, 13):
@@ -36,9 +37,7 @@ def value(source: random.Random) -> bytes:
 
 @pytest.mark.parametrize("compression", ["snappy", None])
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_leveldb_wrote_is_read(
-    seed: int, compression: str | None, tmp_path: Path
-) -> None:
+def test_whatever_leveldb_wrote_is_read(seed: int, compression: str | None, tmp_path: Path) -> None:
     source = random.Random(seed)
     expected: dict[bytes, bytes] = {}
     folder = tmp_path / "database"
@@ -104,8 +103,28 @@ def test_an_empty_database_opens(tmp_path: Path) -> None:
     assert content(tmp_path / "database") == []
 
 
-def test_the_index_holds_no_values(tmp_path: Path) -> None:
-    write_database(tmp_path / "database", [(b"a", bytes(10**7))], "leveldb")
+@pytest.mark.parametrize("compression", ["snappy", None])
+def test_opening_passes_over_large_values(
+    compression: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = random.Random(6)
+    expected = {b"%04d" % number: source.randbytes(30_000) for number in range(50)}
+    database = plyvel.DB(
+        str(tmp_path / "database"), create_if_missing=True, compression=compression
+    )
+    for key, noise in expected.items():
+        database.put(key, noise)
+    database.compact_range()
+    database.close()
+    read: list[int] = []
+
+    def read_block(handle: int, block: BlockHandle) -> bytes:
+        read.append(block.size)
+        return leveldb_table_read_block(handle, block)
+
+    leveldb_table_read_block = leveldb_table.read_block
+    monkeypatch.setattr(leveldb_table, "read_block", read_block)
     index = LevelDbIndex(tmp_path / "database")
-    assert index.keys == [b"a"]
-    assert index.place(0).length == 10**7
+    assert index.keys == list(expected)
+    assert len(read) == len(read_version(tmp_path / "database").tables)  # their lists of blocks
+    assert entries(tmp_path / "database") == list(expected.items())

@@ -74,12 +74,14 @@ class LevelDbWriter:
         write_version(self._folder, level, self._tables, self._sequence)
         for file in self._folder.iterdir():
             _sync(file)
-        self.count = len(LevelDbIndex(self._folder).keys)
+        if not is_sorted:
+            self.count = len(LevelDbIndex(self._folder).keys)
 
     def _write_pending(self) -> None:
         number = len(self._tables) + 1
         ordered = [self._pending[key] for key in sorted(self._pending)]
         self._tables.append(write_table(self._folder / f"{number:06d}.ldb", number, ordered))
+        self.count += len(self._pending)
         self._pending.clear()
         self._size = 0
 
