@@ -64,7 +64,7 @@ def _layer_section(name: str, layer: type[Layer]) -> list[str]:
     lines = [f"## {name}", "", found.summary, ""]
     lines += [line for text in found.text for line in (text, "")]
     lines += [f"* {label}: {text}" for label, text in found.notes if label != "Source"]
-    lines += [f"* {text}" for text in ([] if found.note("Blobs") else ["Blobs: none."])]
+    lines += [] if found.note("Blobs") else ["* Blobs: none."]
     lines += [f"* {text}" for text in _facts(layer)]
     lines += [f"* Source: {found.note('Source')}", ""]
     for field in layer.param_fields:
@@ -78,8 +78,8 @@ def _layer_section(name: str, layer: type[Layer]) -> list[str]:
 def _facts(layer: type[Layer]) -> Iterator[str]:
     tops = "as many as bottoms" if layer.tops_match_bottoms else _arity(layer.top_count)
     yield f"Bottoms: {_arity(layer.bottom_count)}. Tops: {tops}."
-    if not layer.allows_in_place:
-        yield "Not in place."
+    if layer.bottom_count.most != 0 and layer.top_count.most != 0:
+        yield f"In place: {'allowed' if layer.allows_in_place else 'refused'}."
     if layer.is_loss:
         yield "A loss: weight 1 unless `loss_weight` says otherwise."
 

@@ -35,6 +35,7 @@ class Blob:
         self._data = np.zeros(self.count, np.float32)
         self._diff = np.zeros(self.count, np.float32)
         self._is_borrowed = False
+        self._new_diff = 0.0
 
     @property
     def data(self) -> FloatArray:
@@ -82,8 +83,8 @@ class Blob:
             raise TypeError("Blob.reshape takes no kwargs")
         self.resize(tuple(int(dim) for dim in dims))
 
-    def resize(self, shape: Shape) -> bool:
-        """Take another shape; return whether that needed new memory.
+    def resize(self, shape: Shape) -> None:
+        """Take another shape.
 
         Raises:
             LayerError: As `reshape`.
@@ -91,18 +92,19 @@ class Blob:
         if any(dim < 0 for dim in shape):
             raise LayerError(f"a blob's dims must be >= 0; received {list(shape)}")
         size = count(shape)
-        grows = size > len(self._data)
-        if grows and self._is_borrowed:
+        if size > len(self._data) and self._is_borrowed:
             raise LayerError(
                 f"a parameter's memory is the net's: it cannot grow from {shape_text(self.shape)} "
                 f"to {shape_text(shape)}; change the definition instead"
             )
-        if grows:
-            self._data, self._diff = np.zeros(size, np.float32), np.zeros(size, np.float32)
-        elif size > len(self._diff):
-            self._diff = np.zeros(size, np.float32)
+        if size > len(self._data):
+            self._data, self._diff = np.zeros(size, np.float32), self._diff[:0]
         self.shape = shape
-        return grows
+        self._extend_diff()
+
+    def fill_diff(self, value: float) -> None:
+        """Set all diffs to `value`, those in memory to come as well: a loss weight stays one."""
+        self._diff[...] = self._new_diff = value
 
     def values(self) -> Tensor:
         """Return a tensor over the memory of `data`; autograd does not see who else writes it."""
@@ -118,19 +120,21 @@ class Blob:
         self._data, self._is_borrowed = data.detach().numpy().reshape(-1), diff is not None
         if diff is not None:
             self._diff = diff.detach().numpy().reshape(-1)
-        elif len(self._diff) < self.count:
-            self._diff = np.zeros(self.count, np.float32)
+        self._extend_diff()
 
     def share_data(self, other: Blob, shape: Shape) -> None:
         """Have the values of `other` in another shape of as many values, in the same memory."""
         self.shape, self._data = shape, other._data
-        if len(self._diff) < self.count:
-            self._diff = np.zeros(self.count, np.float32)
+        self._extend_diff()
 
     def share(self, other: Blob) -> None:
         """Be the same memory as `other`."""
         self.shape, self._data, self._diff = other.shape, other._data, other._diff
         self._is_borrowed = other._is_borrowed
+
+    def _extend_diff(self) -> None:
+        if len(self._diff) < self.count:
+            self._diff = np.full(self.count, self._new_diff, np.float32)
 
     def _legacy_dim(self, axis: int) -> int:
         if len(self.shape) > 4:

@@ -67,7 +67,7 @@ class LiveLayer:
         self._shapes: list[Shape] | None = None
         for top, weight in zip(self.tops, step.loss_weights, strict=True):
             if weight:
-                top.diff[...] = weight
+                top.fill_diff(weight)
 
     def forward(self) -> float:
         """Compute the tops; return the weighted part of the objective."""
@@ -103,12 +103,13 @@ class LiveLayer:
     def reshape(self) -> None:
         """Give the tops the shapes that follow from the bottoms'."""
         if self.bottoms:
-            for number, shape in enumerate(self._top_shapes()):
-                self._resize_top(number, shape)
+            shapes = self.layer.top_shapes([bottom.shape for bottom in self.bottoms])
+            for top, shape in zip(self.tops, shapes, strict=True):
+                top.resize(shape)
 
     def write_top(self, number: int, value: Tensor) -> None:
         """Give a top shape and values."""
-        self._resize_top(number, tuple(value.shape))
+        self.tops[number].resize(tuple(value.shape))
         self.tops[number].values().copy_(value)
 
     def bind(self, diffs: Mapping[int, Tensor]) -> None:
@@ -174,14 +175,6 @@ class LiveLayer:
                 blob.gradients().copy_(gradient)
             else:
                 blob.gradients().add_(gradient)
-
-    def _resize_top(self, number: int, shape: Shape) -> None:
-        weight = self.step.loss_weights[number]
-        if self.tops[number].resize(shape) and weight:
-            self.tops[number].diff[...] = weight
-
-    def _top_shapes(self) -> list[Shape]:
-        return self.layer.top_shapes([bottom.shape for bottom in self.bottoms])
 
 
 class LivePythonLayer(LiveLayer):

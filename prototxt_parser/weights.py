@@ -132,6 +132,7 @@ def _layer_chunks(step: Step, phase: int, *, with_diffs: bool) -> list[Chunk]:
         definition.param.append(param_spec(step.layer, index))
     before = caffe_pb2.LayerParameter()
     before.CopyFrom(definition)
+    before.DiscardUnknownFields()
     for descriptor, _ in definition.ListFields():
         (definition if descriptor.number < _BLOBS else before).ClearField(descriptor.name)
     chunks: list[Chunk] = [before.SerializeToString()]

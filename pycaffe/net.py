@@ -24,7 +24,7 @@ from prototxt_parser.state import net_state
 from prototxt_parser.weights import load_weights, save_weights
 from prototxt_parser.weights_hdf5 import load_hdf5, save_hdf5
 from pycaffe.batches import Batches, cut, zipped
-from pycaffe.building import StrPath, build_live_net, check_file, user_errors
+from pycaffe.building import StrPath, build_live_net, check_file
 from pycaffe.feeds import MemoryFeed
 from pycaffe.runtime import NCCL, next_seed, raise_no_nccl
 
@@ -205,8 +205,7 @@ class Net:
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the inputs'."""
-        with user_errors():
-            self.live.reshape()
+        self.live.reshape()
 
     def clear_param_diffs(self) -> None:
         """Set the parameters' diffs to 0."""

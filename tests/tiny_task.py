@@ -14,8 +14,8 @@ from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.text import parse_text
 from solvers import Action, Callback, Solver
 from trainer.coordinator import RunResult, run_distributed
-from trainer.data.feed import open_feed
 from trainer.data.database import write_database
+from trainer.data.feed import open_feed
 from trainer.plan import IN_PROCESS, DistributedPlan
 from trainer.strategies import Options, get_strategy
 

@@ -103,6 +103,8 @@ class ImageData(SourceLayer):
 class HDF5Data(SourceLayer):
     """Rows of datasets in HDF5 files that a text file lists; each top is the dataset of its name.
 
+    `transform_param` is refused, as by Caffe.
+
     Shape: nothing -> (batch_size, the dataset's other axes) for each top.
     Differs from PyTorch: there is none like it.
     Source: caffe/src/caffe/layers/hdf5_data_layer.cpp, HDF5DataLayer.

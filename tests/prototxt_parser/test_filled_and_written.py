@@ -101,13 +101,6 @@ def test_the_first_pass_of_a_net_replaces_the_file_and_building_does_not(folder:
     assert read_output()[0] == [5]
 
 
-def test_output_cuts_no_gradient_and_gives_none(folder: Path) -> None:
-    net = built(OUTPUT.replace('"o"', '"o"') + 'layer { name: "s" type: "Silence" bottom: "x" }')
-    x = rows(1, 2)
-    x["x"].requires_grad_()
-    assert net(x) == {}
-
-
 def test_rows_of_another_shape_are_refused(folder: Path) -> None:
     net = built(OUTPUT)
     net(rows(0, 2))

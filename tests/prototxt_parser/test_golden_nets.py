@@ -12,8 +12,12 @@ import torch
 
 from golden_cases import golden_cases
 from prototxt_parser import Net, build_net, read_net
+from prototxt_parser.build import build_for_state
 from prototxt_parser.definition import NetDefinition
+from prototxt_parser.live_net import LiveNet
 from prototxt_parser.proto import caffe_pb2
+from prototxt_parser.random_source import RandomSource
+from prototxt_parser.state import net_state
 
 OUR_NAMES = {
     "bvlc_alexnet": "alexnet",
@@ -107,9 +111,15 @@ def compare(
 
 
 def check_phase(
-    folder: Path, info: dict[str, Any], arrays: dict[str, np.ndarray], phase: str
+    folder: Path,
+    info: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    phase: str,
+    net_type: type[Net],
 ) -> None:
-    net = build_net(definition(folder, info), phase, seed=1)
+    net = build_for_state(
+        definition(folder, info), net_state(phase), random=RandomSource(1), net_type=net_type
+    )
     net.keeps_diffs = True
     set_parameters(net, info)
     learned = [net.layers[layer].blobs[index] for layer, index, *_ in info["params"]]
@@ -130,12 +140,13 @@ def check_phase(
         compare([net.diff(n) for n in net.blob_shapes], arrays, f"{phase}/blob_diff", gradients)
 
 
+@pytest.mark.parametrize("net_type", [Net, LiveNet])
 @pytest.mark.parametrize("folder", golden_cases("nets"))
-def test_net_equals_caffe(folder: Path) -> None:
+def test_net_equals_caffe(folder: Path, net_type: type[Net]) -> None:
     info = json.loads((folder / "case.json").read_text())
     arrays = dict(np.load(folder / "case.npz"))
     for phase in info["phases"]:
-        check_phase(folder, info, arrays, phase)
+        check_phase(folder, info, arrays, phase, net_type)
 
 
 @pytest.mark.parametrize("folder", golden_cases("nets"))

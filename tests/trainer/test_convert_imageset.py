@@ -244,3 +244,28 @@ def test_an_entry_without_an_image_is_named(
     write_database(tmp_path / "bad", [(b"k", caffe_pb2.Datum(label=3).SerializeToString())])
     assert main(["compute-mean", str(tmp_path / "bad")]) == 1
     assert "bad, key b'k': expected a Datum with pixels" in capsys.readouterr().err
+
+
+def test_a_format_that_no_name_tells_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "tile"
+    image.write_bytes((PICTURES / "tile00.jpg").read_bytes())
+    listing = tmp_path / "list.txt"
+    listing.write_text("tile 1\n")
+    flags = ["-encoded", "-resize_width=5", "-resize_height=4"]
+    command = ["convert-imageset", *flags, f"{tmp_path}/", str(listing), str(tmp_path / "made")]
+    assert main(command) == 1
+    assert "error: tile: expected a name that ends in one of jpg," in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+    assert main([*command, "-encode_type=png"]) == 0
+
+
+def test_a_folder_without_any_of_the_images_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = PICTURES / "png_list.txt"
+    command = ["convert-imageset", f"{tmp_path}/", str(listing), str(tmp_path / "made")]
+    assert main(command) == 1
+    assert f"{tmp_path}/: none of the listed images can be read" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -242,6 +242,8 @@ def test_a_feed_that_cannot_be_opened_leaves_nothing_open(ten: Path) -> None:
         ("examples/cifar10/cifar10_train_lmdb", "torrefy data cifar10 --out DIR"),
         ("cifar100_train_lmdb", "torrefy data cifar100 --out DIR"),
         ("examples/mnist/mnist_test_lmdb/", "torrefy data mnist --out DIR"),
+        ("siamese/mnist_siamese_test_leveldb", "torrefy data siamese --out DIR"),
+        ("cifar10/cifar10_train_pad4_lmdb", "torrefy data cifar10 --pad 4 --out DIR"),
         ("ilsvrc12_train_lmdb", "Correct the path"),
     ],
 )

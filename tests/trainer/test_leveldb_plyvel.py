@@ -16,7 +16,7 @@ from trainer.data.leveldb_version import read_version
 if sys.version_info >= (3, 13):
     pytest.skip("plyvel has no wheel for this Python", allow_module_level=True)
 
-import plyvel  # noqa: E402
+import plyvel
 
 
 def content(path: Path) -> list[tuple[bytes, bytes]]:

@@ -92,7 +92,7 @@ def test_unknown_fields_of_a_current_binary_net_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Field 9 of the net, 202 of its layer, 99 of a message in it; the net has an old input."""
-    inside = b"\x0a\x01r" + b"\xd2\x0c\x02\x08\x01" + b"\xda\x07\x03\x98\x06\x07"
+    inside = b"\x0a\x01r" + b"\xda\x07\x03\x98\x06\x07" + b"\xd2\x0c\x02\x08\x01"
     layer = b"\xa2\x06" + bytes([len(inside)]) + inside
     data = b"\x1a\x01x" + b"\x48\x2a" + layer
     assert caffe_pb2.NetParameter.FromString(data).input == ["x"]

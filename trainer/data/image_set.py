@@ -81,18 +81,23 @@ def image_entries(
         images: Each with its number, which its key begins with.
         conversion: What to store.
 
+    Differs from Caffe: a list of which no image can be read is refused; Caffe makes an empty
+    database of it.
+
     Raises:
-        DataError: With `check_size`, an image differs from the first in size.
+        DataError: No image can be read, one cannot be stored in the format that its name asks for,
+            or, with `check_size`, one differs from the first in size.
 
     Source: BVLC/caffe tools/convert_imageset.cpp, main; src/caffe/util/io.cpp, ReadImageToDatum.
     """
     count = size = 0
     for number, image in images:
         try:
-            datum = _datum(Path(root + image.name), image, conversion)
+            stored, pixels = _read(Path(root + image.name), conversion)
         except (OSError, ValueError, DataError) as error:
             logger.error("Could not open or find file %s%s: %s", root, image.name, error)
             continue
+        datum = _datum(stored, pixels, image, conversion)
         size = size if count else len(datum.data)
         if conversion.check_size and len(datum.data) != size:
             raise DataError(
@@ -103,15 +108,24 @@ def image_entries(
         count += 1
         if count % _LOG_INTERVAL == 0:
             logger.info("Processed %d files.", count)
+    if not count:
+        raise DataError(f"{root}: none of the listed images can be read there; correct the folder")
     if count % _LOG_INTERVAL:
         logger.info("Processed %d files.", count)
 
 
-def _datum(file: Path, image: ListedImage, conversion: Conversion) -> caffe_pb2.Datum:
+def _read(file: Path, conversion: Conversion) -> tuple[bytes, Pixels]:
+    """Return the content of an image file, and its pixels in the size that is wanted."""
     stored = file.read_bytes()
     pixels = decode_image(stored, force_color=not conversion.gray, force_gray=conversion.gray)
     if conversion.resizes:
         pixels = resize(pixels, conversion.height, conversion.width)
+    return stored, pixels
+
+
+def _datum(
+    stored: bytes, pixels: Pixels, image: ListedImage, conversion: Conversion
+) -> caffe_pb2.Datum:
     extension = conversion.extension(image.name)
     if not extension:
         channels, height, width = pixels.shape
@@ -124,7 +138,12 @@ def _datum(file: Path, image: ListedImage, conversion: Conversion) -> caffe_pb2.
             encoded=False,
         )
     if conversion.height or conversion.width or not _is_stored_as(extension, image.name):
-        stored = _encode(pixels, extension)
+        if extension.lower() not in _PILLOW_FORMATS:
+            raise DataError(
+                f"{image.name}: expected a name that ends in one of {', '.join(_PILLOW_FORMATS)}, or"
+                " an -encode_type"
+            )
+        stored = _encode(pixels, _PILLOW_FORMATS[extension.lower()])
     return caffe_pb2.Datum(data=stored, label=image.label, encoded=True)
 
 
@@ -137,17 +156,9 @@ def _is_stored_as(extension: str, name: str) -> bool:
     return found == extension.lower() or (extension.lower(), found) == ("jpg", "jpeg")
 
 
-def _encode(pixels: Pixels, extension: str) -> bytes:
-    """Return an image file of pixels (C, H, W), one channel or three in the order B, G, R.
-
-    Raises:
-        DataError: No such format can be written.
-    """
-    try:
-        form = _PILLOW_FORMATS[extension.lower()]
-    except KeyError as error:
-        raise DataError(f"cannot be stored as .{extension}; name an -encode_type") from error
+def _encode(pixels: Pixels, pillow_format: str) -> bytes:
+    """Return an image file of pixels (C, H, W), one channel or three in the order B, G, R."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels[::-1].transpose(1, 2, 0))
     stream = io.BytesIO()
-    image.save(stream, form, quality=_JPEG_QUALITY)
+    image.save(stream, pillow_format, quality=_JPEG_QUALITY)
     return stream.getvalue()

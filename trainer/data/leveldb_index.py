@@ -171,7 +171,7 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-_indexes: WeakValueDictionary[str, LevelDbIndex] = WeakValueDictionary()
+_indexes: WeakValueDictionary[tuple[str, int], LevelDbIndex] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
@@ -185,7 +185,8 @@ def index_of(folder: Path) -> LevelDbIndex:
         raise DataError(f"{folder}: expected the directory of a LevelDB; it is not there")
     if not (folder / "CURRENT").is_file():
         raise DataError(f"{folder}: expected a LevelDB; the directory holds no file CURRENT")
-    name = os.path.realpath(folder)
+    # Whoever writes a LevelDB writes this file first.
+    name = os.path.realpath(folder), (folder / "CURRENT").stat().st_mtime_ns
     with _lock:
         index = _indexes.get(name)
         if index is None:

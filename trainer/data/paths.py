@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from trainer.errors import DataError
 
-_MAKEABLE_SETS = ("cifar100", "cifar10", "mnist")
+# What stands in a file's name, and the set of `torrefy data` that has it.
+_MAKEABLE_SETS = {
+    "cifar100": "cifar100",
+    "cifar10": "cifar10",
+    "mnist_siamese": "siamese",
+    "mnist": "mnist",
+}
+_BORDER = re.compile(r"_train_pad(\d+)_")
 
 
 def find_data(name: str, data_dir: Path | None) -> Path:
@@ -55,7 +63,9 @@ def _exists(path: Path) -> bool:
 
 
 def _remedy(name: str) -> str:
-    for known in _MAKEABLE_SETS:
+    for known, made in _MAKEABLE_SETS.items():
         if known in name:
-            return f"Make it with `torrefy data {known} --out DIR` and add --data DIR"
+            border = _BORDER.search(name)
+            pad = f" --pad {border[1]}" if border else ""
+            return f"Make it with `torrefy data {made}{pad} --out DIR` and add --data DIR"
     return "Correct the path, or name the folder that holds it with --data"
