@@ -6,9 +6,10 @@ Source: caffe/src/caffe/net.cpp, Net::Init, AppendTop, AppendBottom, AppendParam
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from prototxt_parser.backward_flags import backward_flags
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.shapes import Shape, count, shape_text
 from prototxt_parser.text import print_text
@@ -74,38 +75,10 @@ def log_result(net: Net) -> None:
     """Log which layers run backward, last first, and the net's outputs."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    for step, runs_backward in reversed(_backward_flags(net.steps)):
-        verb = "needs" if runs_backward else "does not need"
+    flags = backward_flags(net.steps, force=False)  # Caffe logs this before it forces any
+    for step, flag in reversed(list(zip(net.steps, flags, strict=True))):
+        verb = "needs" if flag.runs else "does not need"
         logger.info("%s %s backward computation.", step.param.name, verb)
     for name in net.outputs:
         logger.info("This network produces output %s", name)
     logger.info("Network initialization done.")
-
-
-def _backward_flags(steps: Sequence[Step]) -> list[tuple[Step, bool]]:
-    """Return for every layer whether gradients pass through it from a loss to a blob that learns.
-
-    As in Caffe the answer goes by blob names, which in-place layers share.
-    """
-    learns: dict[str, bool] = {}
-    wanted: list[list[bool]] = []  # of each bottom of each layer
-    flags = []
-    for step in steps:
-        propagates = step.param.propagate_down or [True] * len(step.bottoms)
-        pairs = zip(step.bottoms, propagates, strict=True)
-        wanted.append([learns[name] and allowed for name, allowed in pairs])
-        needs = any(wanted[-1]) or any(blob.requires_grad for blob in step.layer.blobs)
-        learns.update(dict.fromkeys(step.tops, needs))
-        flags.append(needs)
-    under_loss: set[str] = set()
-    cut: set[str] = set()
-    for index, step in reversed(list(enumerate(steps))):
-        contributes = any(step.loss_weights) or not under_loss.isdisjoint(step.tops)
-        passes = contributes and not cut.issuperset(step.tops)
-        flags[index] &= passes
-        if contributes:
-            under_loss.update(step.bottoms)
-        for name, is_wanted in zip(step.bottoms, wanted[index], strict=True):
-            if not (passes and is_wanted):
-                cut.add(name)
-    return list(zip(steps, flags, strict=True))

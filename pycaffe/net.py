@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from prototxt_parser.errors import PrototxtError
 from prototxt_parser.files import read_net
-from prototxt_parser.layers.python import Python
-from prototxt_parser.live_blob import Blob, BlobVec, FloatArray
-from prototxt_parser.live_layer import LiveLayer
-from prototxt_parser.live_net import Hook, LiveNet
-from prototxt_parser.python_layer import PythonLayerBase
+from prototxt_parser.live_blob import FloatArray
+from prototxt_parser.live_net import Hook
 from prototxt_parser.random_source import RandomSource
 from prototxt_parser.state import net_state
 from prototxt_parser.weights import load_weights, save_weights
@@ -26,6 +21,7 @@ from prototxt_parser.weights_hdf5 import load_hdf5, save_hdf5
 from pycaffe.batches import Batches, cut, zipped
 from pycaffe.building import StrPath, build_live_net, check_file
 from pycaffe.feeds import MemoryFeed
+from pycaffe.net_view import NetView
 from pycaffe.runtime import NCCL, next_seed, raise_no_nccl
 
 logger = logging.getLogger(__name__)
@@ -33,20 +29,7 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, FloatArray]
 
 
-@dataclass(frozen=True)
-class NetLayer:
-    """A layer of a net; a Python layer shows as the user's own object instead.
-
-    Attributes:
-        type: Caffe's type string.
-        blobs: Its parameters.
-    """
-
-    type: str
-    blobs: BlobVec
-
-
-class Net:
+class Net(NetView):
     """A net for one phase.
 
     `Net(file, phase)`, `Net(file, phase, weights="x.caffemodel")`, or Caffe's old
@@ -62,17 +45,6 @@ class Net:
         stages: Stages, added to those of the file.
         weights: Trained parameters to load.
 
-    Attributes:
-        blobs: Every blob by name, in the order of creation, those of inserted Splits included.
-        params: Parameters of every layer that has some, by layer name.
-        layers: All layers.
-        layer_dict: The same by name.
-        blob_loss_weights: Loss weight of every blob, 0 for most.
-        inputs: Names of the blobs of Input layers.
-        outputs: Names of the blobs that no layer takes, in byte order.
-        top_names: Names of every layer's tops.
-        bottom_names: Names of every layer's bottoms, those of inserted Splits where there are any.
-
     Raises:
         RuntimeError: A file is not there.
         PrototxtError: The net cannot be built, or the weights do not fit.
@@ -86,7 +58,7 @@ class Net:
         stages: Sequence[str] | None = None,
         weights: StrPath | None = None,
     ) -> None:
-        if not isinstance(phase, int):
+        if isinstance(phase, str | os.PathLike):
             logger.warning(
                 'DEPRECATION WARNING - deprecated use of Python interface; use Net("%s", %d, '
                 'weights="%s")',
@@ -101,33 +73,6 @@ class Net:
         self._adopt(build_live_net(definition, state, RandomSource(next_seed()))[0])
         if weights is not None:
             self.copy_from(weights)
-
-    @classmethod
-    def of(cls, live: LiveNet, *, is_trained: bool = False) -> Self:
-        """Return the interface of a net that there is; `is_trained` if a solver updates it."""
-        net = cls.__new__(cls)
-        net._adopt(live, is_trained=is_trained)
-        return net
-
-    def _adopt(self, live: LiveNet, *, is_trained: bool = False) -> None:
-        self.live, self._is_trained = live, is_trained
-        self.layers: list[NetLayer | PythonLayerBase] = [_layer(each) for each in live.live]
-        self._layer_names = [each.step.param.name for each in live.live]
-        self._blob_names = [name for name, _ in live.named_blobs]
-        self._blobs = [blob for _, blob in live.named_blobs]
-        self.blobs: OrderedDict[str, Blob] = OrderedDict(live.named_blobs)
-        named = list(zip(self._layer_names, self.layers, strict=True))
-        self.layer_dict = OrderedDict(named)
-        self.params = OrderedDict((name, layer.blobs) for name, layer in named if layer.blobs)
-        self.inputs, self.outputs = live.inputs, list(live.outputs)
-        self._inputs = [self._blob_names.index(name) for name in self.inputs]
-        self._outputs = [self._blob_names.index(name) for name in self.outputs]
-        names = zip(self._layer_names, live.live, strict=True)
-        self.top_names = OrderedDict((name, list(each.step.tops)) for name, each in names)
-        names = zip(self._layer_names, live.live, strict=True)
-        self.bottom_names = OrderedDict((name, list(each.step.bottoms)) for name, each in names)
-        weights = live.loss_weights
-        self.blob_loss_weights = OrderedDict((n, weights.get(n, 0.0)) for n in self._blob_names)
 
     def forward(
         self,
@@ -317,31 +262,6 @@ class Net:
         self._check_range(end, start)
         self.live.run_backward(start, end)
 
-    def _top_ids(self, layer: int) -> list[int]:
-        """Return the numbers of a layer's top blobs."""
-        return [self._blob_id(blob) for blob in self.live.live[layer].tops]
-
-    def _bottom_ids(self, layer: int) -> list[int]:
-        """Return the numbers of a layer's bottom blobs."""
-        return [self._blob_id(blob) for blob in self.live.live[layer].bottoms]
-
-    def _blob_id(self, blob: Blob) -> int:
-        return next(number for number, each in enumerate(self._blobs) if each is blob)
-
-    def _check_range(self, low: int, high: int) -> None:
-        if low < 0 or high >= len(self.layers):
-            raise ValueError(
-                f"layers are numbered 0 to {len(self.layers) - 1}; received {low} to {high}"
-            )
-
-    def _index(self, layer: str) -> int:
-        if layer not in self._layer_names:
-            raise ValueError(f"'{layer}' is no layer; there are {', '.join(self._layer_names)}")
-        return self._layer_names.index(layer)
-
-    def _batch_size(self) -> int:
-        return self._blobs[0].shape[0]
-
 
 def _check(given: Mapping[str, ArrayLike], names: Sequence[str], mismatch: str) -> None:
     if set(given) != set(names):
@@ -352,12 +272,6 @@ def _write(value: ArrayLike, memory: FloatArray, wrong_size: str) -> None:
     if np.shape(value)[:1] != memory.shape[:1]:
         raise ValueError(f"{wrong_size} expects {memory.shape}; received {np.shape(value)}")
     memory[...] = value
-
-
-def _layer(live: LiveLayer) -> NetLayer | PythonLayerBase:
-    if isinstance(live.layer, Python):
-        return live.layer.user
-    return NetLayer(live.step.param.type, live.learned)
 
 
 def _length(arrays: Mapping[str, ArrayLike]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -18,6 +18,10 @@ class PeerLostError(TrainerError):
 class Group(Protocol):
     """The workers of a synchronous run, all of which make the same calls in the same order."""
 
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+
     def mean_(self, tensor: Tensor) -> None:
         """Replace `tensor` on every rank by the unweighted mean over all ranks.
 
@@ -27,11 +31,28 @@ class Group(Protocol):
 
 
 @dataclass(frozen=True)
+class Move:
+    """What an exchange does to the centre x̃, said in words and numbers; nothing of it is code.
+
+    Attributes:
+        rule: `elastic`: x̃ moves to the worker's parameters, which are sent, by `rate` in [0, 1].
+            `subtract`: x̃ loses `rate` times the update that is sent. `adagrad`: the same, divided
+            per parameter by the root of the sum of all squared updates so far. `count`: nothing is
+            sent or moved; the worker's iterations are counted.
+        rate: Not negative.
+    """
+
+    rule: Literal["elastic", "subtract", "adagrad", "count"]
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
 class Pull:
     """Answer to an exchange.
 
     Attributes:
-        center: The centre before the exchange, shape (P,).
+        center: The centre, shape (P,): before an elastic move, after any other. Shape (0,) if it
+            was not asked for.
         staleness: Updates by other workers since this worker last saw the centre.
     """
 
@@ -40,15 +61,32 @@ class Pull:
 
 
 class CenterLink(Protocol):
-    """The centre of an asynchronous run."""
+    """The centre of an asynchronous run.
 
-    def exchange(self, parameters: Tensor, rate: float, iteration: int) -> Pull:
-        """Move the centre by `rate` towards `parameters`; return what it was before.
+    Where the layout has running statistics, what is sent holds the worker's own, whatever the move:
+    the centre's go by 1/K to them.
+    """
+
+    def exchange(
+        self, sent: Tensor, move: Move, iteration: int, *, is_answered: bool = True
+    ) -> Pull:
+        """Change the centre.
 
         Args:
-            parameters: This worker's, shape (P,).
-            rate: In [0, 1].
+            sent: What the move asks for, shape (P,), or (0,) to count only.
+            move: What to do with it.
             iteration: Iterations that this worker has completed.
+            is_answered: Whether to return the centre.
+        """
+
+    def fetch(self) -> Tensor:
+        """Return the centre, shape (P,)."""
+
+    def shared(self) -> Tensor:
+        """Return the centre's own memory, shape (P,), on the CPU: a change is seen by everybody.
+
+        Raises:
+            TrainerError: This worker runs on another host, or the centre is not shared.
         """
 
 

@@ -23,10 +23,14 @@ _LOOPBACK = "127.0.0.1"
 
 @final
 class GlooGroup:
-    """A `Group` over the process group of this process. Use `joined`."""
+    """A `Group` over the process group of this process. Use `joined`.
+
+    Attributes:
+        size: Number of workers.
+    """
 
     def __init__(self, size: int, timeout_s: float) -> None:
-        self._size, self._timeout_s = size, timeout_s
+        self.size, self._timeout_s = size, timeout_s
 
     def mean_(self, tensor: Tensor) -> None:
         """See `Group.mean_`. Two ranks give the same bits in any order; more may differ by one."""
@@ -37,7 +41,7 @@ class GlooGroup:
             raise PeerLostError(
                 f"another worker has ended, or did not come within {self._timeout_s:g} s ({reason})"
             ) from error
-        tensor.div_(self._size)
+        tensor.div_(self.size)
 
 
 @contextmanager

@@ -140,8 +140,8 @@ def _datum(
     if conversion.height or conversion.width or not _is_stored_as(extension, image.name):
         if extension.lower() not in _PILLOW_FORMATS:
             raise DataError(
-                f"{image.name}: expected a name that ends in one of {', '.join(_PILLOW_FORMATS)}, or"
-                " an -encode_type"
+                f"{image.name}: expected a name that ends in one of {', '.join(_PILLOW_FORMATS)},"
+                " or an -encode_type"
             )
         stored = _encode(pixels, _PILLOW_FORMATS[extension.lower()])
     return caffe_pb2.Datum(data=stored, label=image.label, encoded=True)

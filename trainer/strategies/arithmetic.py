@@ -74,6 +74,54 @@ def elastic_center_(center: Tensor, parameters: Tensor, rate: float) -> None:
     center.lerp_(parameters, rate)
 
 
+def subtract_(center: Tensor, update: Tensor, rate: float) -> None:
+    """Take a worker's update off the centre: x̃ ← x̃ - r·u.
+
+    Source: Lian et al. 2015 (AsySG-con), algorithm 1; Niu et al. 2011 (HOGWILD!), algorithm 1.
+    """
+    center.sub_(update, alpha=rate)
+
+
+def adagrad_(center: Tensor, squares: Tensor, update: Tensor, rate: float) -> None:
+    """Step by Adagrad: s ← s + u²; x̃ ← x̃ - γ·u / √s.
+
+    The 1e-16 added to the root keeps what was never updated where it is.
+
+    Source: Dean et al. 2012 (Downpour SGD), section 4.1.
+    """
+    squares.addcmul_(update, update)
+    center.addcdiv_(update, squares.sqrt().add_(1e-16), value=-rate)
+
+
+def outer_nesterov_(
+    center: Tensor, velocity: Tensor, mean: Tensor, rate: float, momentum: float
+) -> None:
+    """Step by Nesterov's momentum along Δ = x̃ - mean: v ← μv + Δ; x̃ ← x̃ - η(Δ + μv).
+
+    Source: Douillard et al. 2023 (DiLoCo), algorithm 1.
+    """
+    delta = center - mean
+    velocity.mul_(momentum).add_(delta)
+    center.sub_(delta.add_(velocity, alpha=momentum), alpha=rate)
+
+
+def may_push(seen_by_others: Iterable[int], version: int, limit: int) -> bool:
+    """Return whether one more update leaves every other worker's staleness within `limit`.
+
+    The others push oldest first at the best: the i-th of them then misses the updates since it saw
+    the centre, this one, and those of the i before it. So the oldest may always push, and nobody
+    waits in a circle, if `limit` is at least the number of others.
+
+    Args:
+        seen_by_others: Version of the centre that each other worker has seen last.
+        version: Updates so far.
+        limit: Most updates that a push may have missed.
+
+    Source: the bounded delay of Lian et al. 2015 (AsySG-con), assumption 1.4.
+    """
+    return all(version + 1 - seen + i <= limit for i, seen in enumerate(sorted(seen_by_others)))
+
+
 def step_decay(value: float, rate: float, step: int, limit: int, iteration: int) -> float:
     """Return `value` after its decay: times `rate` per `step` iterations, `limit` times at most.
 

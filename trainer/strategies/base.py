@@ -9,6 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from trainer.errors import UsageError
 from trainer.strategies.arithmetic import Layout
 
@@ -17,12 +18,34 @@ from trainer.strategies.arithmetic import Layout
 class Options:
     """Settings of a strategy. Each field is a flag: its name, type, default and `help`."""
 
+    def interval(self, iteration: int) -> int:
+        """Return how many iterations a worker runs after `iteration` of them to its exchange."""
+        del iteration
+        return 1
+
+    def check_workers(self, workers: int) -> None:
+        """Refuse a number of workers that the settings do not go with.
+
+        Raises:
+            UsageError: They do not.
+        """
+
+
+@dataclass(frozen=True)
+class LocalOptions(Options):
+    """Settings of a strategy whose workers train alone for τ iterations."""
+
     sync_interval: int = field(
         default=10, metadata={"help": "iterations of a worker between two exchanges (τ)"}
     )
 
     def __post_init__(self) -> None:
         require(self.sync_interval >= 1, "sync_interval", "1 or more", self.sync_interval)
+
+    def interval(self, iteration: int) -> int:
+        """Return τ."""
+        del iteration
+        return self.sync_interval
 
 
 def require(is_met: bool, name: str, expected: str, received: object) -> None:
@@ -37,15 +60,49 @@ class Replica:
 
     Attributes:
         parameters: All learnable blobs, shape (P,).
+        update: Shape (P,). In an exchange of gradients the sum over iter_size passes; later what
+            the solver has subtracted last. Scratch memory after that.
         history: The solver's histories, one of shape (P,) per slot.
         layout: Which parts are weights.
         iteration: Iterations that the worker has completed.
+        is_final: The worker ends with this exchange.
     """
 
     parameters: Tensor
+    update: Tensor
     history: Sequence[Tensor]
     layout: Layout
     iteration: int
+    is_final: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a worker has done since its last exchange.
+
+    Attributes:
+        start: Iterations that it had completed then.
+        losses: One per iteration since.
+    """
+
+    start: int
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CenterSettings:
+    """What a strategy asks of the centre of an asynchronous run.
+
+    Attributes:
+        is_locked: One exchange at a time, so that every centre is that of some order of them.
+        is_shared: In memory that all workers of a host map and change themselves.
+        max_staleness: A push waits while it would make another worker's next one miss more updates
+            than this; None for no limit.
+    """
+
+    is_locked: bool = True
+    is_shared: bool = False
+    max_staleness: int | None = None
 
 
 LinkT = TypeVar("LinkT", contravariant=True)
@@ -53,27 +110,46 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 class Strategy(ABC, Generic[LinkT, OptionsT]):
-    """What workers exchange. One object per worker; a subclass is final and registered.
+    """What workers exchange, and when. One object per worker; a subclass is registered by name.
 
-    Between two exchanges every worker runs `options.sync_interval` iterations of its own solver.
+    Only `is_synchronous`, `options_type` and `exchange` have to be given.
 
     Attributes:
         is_synchronous: All workers exchange at once, over a `Group`; else each at its own time,
             over a `CenterLink`.
+        exchanges_gradients: The exchange comes at every iteration, between backward and update;
+            else after the updates of a phase. Synchronous strategies only.
         options_type: The dataclass of its settings.
+        warm_start: Iterations that one process runs before workers start.
     """
 
-    is_synchronous: ClassVar[bool]
+    is_synchronous: bool
+    exchanges_gradients: ClassVar[bool] = False
     options_type: ClassVar[type[Options]]
+    warm_start: int = 0
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
 
     @property
-    def is_center_locked(self) -> bool:
-        """Whether the centre takes one exchange at a time."""
-        return True
+    def center(self) -> CenterSettings:
+        """What the centre has to be like, if there is one."""
+        return CenterSettings()
+
+    def adapt(self, param: SolverParameter) -> None:
+        """Change the settings of the workers' solver, in place."""
+
+    def start(self, replica: Replica, link: LinkT) -> None:
+        """Prepare before the first iteration; all workers hold the same parameters."""
+
+    def is_due(self, phase: Phase) -> bool:
+        """Return whether to exchange now; asked after every iteration."""
+        return len(phase.losses) >= self.options.interval(phase.start)
 
     @abstractmethod
     def exchange(self, replica: Replica, link: LinkT) -> int:
         """Exchange once and return the staleness: updates by others that `replica` had not seen."""
+
+    def model(self, replica: Replica) -> Tensor:
+        """Return what a synchronous run tests and saves after an exchange, shape (P,)."""
+        return replica.parameters
