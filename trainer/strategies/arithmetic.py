@@ -117,7 +117,7 @@ def may_push(seen_by_others: Iterable[int], version: int, limit: int) -> bool:
         version: Updates so far.
         limit: Most updates that a push may have missed.
 
-    Source: the bounded delay of Lian et al. 2015 (AsySG-con), assumption 1.4.
+    Source: Lian et al. 2015 (AsySG-con), whose analysis bounds the delay.
     """
     return all(version + 1 - seen + i <= limit for i, seen in enumerate(sorted(seen_by_others)))
 
