@@ -101,6 +101,7 @@ class DistributedPlan:
                 raise UsageError(f"{name}: expected more than 0; received {getattr(self, name)}")
         if not 0 <= self.port < 65536:
             raise UsageError(f"port: expected 0 to 65535; received {self.port}")
+        self.options.check_workers(self.num_workers)
 
     @property
     def stride(self) -> int:
@@ -132,5 +133,11 @@ class DistributedPlan:
 
     @property
     def rounds(self) -> int:
-        """Exchanges of each worker, a last short phase included."""
-        return -(-max(self.worker_iterations) // self.options.sync_interval)
+        """Exchanges of each worker, a last short phase included; as if no loss changed them."""
+        rank = max(range(self.num_workers), key=lambda rank: self.worker_iterations[rank])
+        iteration, rounds = self.share(rank, self.start_iteration), 0
+        end = self.share(rank, self.max_iter)
+        while iteration < end:
+            iteration += self.options.interval(iteration)
+            rounds += 1
+        return rounds

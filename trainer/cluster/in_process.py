@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.caffe_log import WORKER_THREAD
 from trainer.cluster.base import Cluster, Work
 from trainer.errors import TrainerError
-from trainer.links import Control, PeerLostError, Pull, Record, Start
+from trainer.links import Control, Move, PeerLostError, Pull, Record, Start
 from trainer.parameter_server.center import Push
 from trainer.parameter_server.desk import Desk
 from trainer.strategies.arithmetic import mean_
@@ -128,7 +128,7 @@ class _Meeting:
     """Averages a tensor of every rank when the turn comes round to the first of them again."""
 
     def __init__(self, turns: _Turns, size: int) -> None:
-        self._turns, self._size = turns, size
+        self._turns, self.size = turns, size
         self._deposits: list[Tensor] = []
         self._number = 0
 
@@ -138,7 +138,7 @@ class _Meeting:
         self._turns.pass_on(rank)
         if self._number != number:
             return
-        if len(self._deposits) != self._size:
+        if len(self._deposits) != self.size:
             raise PeerLostError("another worker has left before the averaging")
         mean_(self._deposits)
         self._deposits, self._number = [], number + 1
@@ -150,6 +150,7 @@ class _TurnGroup:
 
     def __init__(self, rank: int, meeting: _Meeting) -> None:
         self._rank, self._meeting = rank, meeting
+        self.size = meeting.size
 
     def mean_(self, tensor: Tensor) -> None:
         self._meeting.mean_(self._rank, tensor)
@@ -157,7 +158,10 @@ class _TurnGroup:
 
 @final
 class _TurnLink:
-    """One rank's `DriverLink`: straight to the desk."""
+    """One rank's `DriverLink`: straight to the desk.
+
+    In turns nobody gets ahead, so a push never has to wait for a worker that is behind.
+    """
 
     def __init__(self, desk: Desk, rank: int, turns: _Turns) -> None:
         self._desk, self._rank, self._turns = desk, rank, turns
@@ -169,12 +173,22 @@ class _TurnLink:
         self._turns.pass_on(self._rank)  # all begin before the first one exchanges
         return start
 
-    def exchange(self, parameters: Tensor, rate: float, iteration: int) -> Pull:
+    def exchange(
+        self, sent: Tensor, move: Move, iteration: int, *, is_answered: bool = True
+    ) -> Pull:
         self._sequence += 1
-        push = Push(self._rank, self._attempt, self._sequence, iteration, rate)
-        pull = self._desk.exchange(push, parameters.cpu())
+        push = Push(self._rank, self._attempt, self._sequence, iteration, move, is_answered)
+        pull = self._desk.exchange(push, sent.cpu())
         self._turns.pass_on(self._rank)
-        return Pull(pull.center.to(parameters.device), pull.staleness)
+        return Pull(pull.center.to(sent.device), pull.staleness)
+
+    def fetch(self) -> Tensor:
+        center = self._desk.center.fetch(self._rank, self._attempt)
+        self._turns.pass_on(self._rank)
+        return center
+
+    def shared(self) -> Tensor:
+        return self._desk.center.memory
 
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
         copies = [tensor.to("cpu", copy=True) for tensor in (parameters, *history)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from prototxt_parser import read_net
 from prototxt_parser.proto import caffe_pb2
 from trainer.drawing import RANKDIRS, draw_net_to_file
+from trainer.extensions import add_extension_flags, extensions_of
 
 _PHASES = {"TRAIN": caffe_pb2.TRAIN, "TEST": caffe_pb2.TEST, "ALL": None}
 
@@ -36,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--display-lrm", action="store_true", help="show the lr_mult of learned layers"
     )
+    add_extension_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         PrototxtError: The net cannot be read.
         TrainerError: pydot or Graphviz is missing.
     """
+    extensions_of(args).install()
     net = read_net(args.net).param
     draw_net_to_file(net, args.out, args.rankdir, _PHASES[args.phase], args.display_lrm)
     print(f"Drawing net to {args.out}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar, final
 
 import pyarrow as pa
@@ -11,9 +13,10 @@ from pyarrow import flight
 from torch import Tensor
 
 from trainer.errors import TrainerError
-from trainer.links import Control, Pull, Record, Start
+from trainer.links import Control, Move, Pull, Record, Start
 from trainer.parameter_server import wire
 from trainer.parameter_server.service import Address
+from trainer.parameter_server.shared import map_shared
 
 T = TypeVar("T")
 
@@ -48,12 +51,26 @@ class FlightLink:
         parameters, *history = flat.view(answer["tensors"], -1)
         return Start(self._attempt, answer["iteration"], parameters, history)
 
-    def exchange(self, parameters: Tensor, rate: float, iteration: int) -> Pull:
+    def exchange(
+        self, sent: Tensor, move: Move, iteration: int, *, is_answered: bool = True
+    ) -> Pull:
         """See `CenterLink.exchange`."""
         self._sequence += 1
-        fields = {"sequence": self._sequence, "iteration": iteration, "rate": rate}
-        answer, center = self._exchange("exchange", fields, [parameters])
-        return Pull(center.to(parameters.device), answer["staleness"])
+        fields = {
+            **{"sequence": self._sequence, "iteration": iteration},
+            **{"move": asdict(move), "is_answered": is_answered},
+        }
+        answer, center = self._exchange("exchange", fields, [sent] if sent.numel() else [])
+        return Pull(center.to(sent.device), answer["staleness"])
+
+    def fetch(self) -> Tensor:
+        """See `CenterLink.fetch`."""
+        return self._exchange("fetch", {}, [])[1]
+
+    def shared(self) -> Tensor:
+        """See `CenterLink.shared`."""
+        answer = self._act("shared", {})
+        return map_shared(Path(answer["path"]), answer["size"], answer["home"])
 
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
         """See `DriverLink.publish`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
@@ -15,8 +17,10 @@ from torch import Tensor
 from trainer.errors import TrainerError
 from trainer.links import Control, Pull, Record, Start
 from trainer.parameter_server.center import Center, Push
+from trainer.parameter_server.shared import map_shared
 from trainer.plan import DistributedPlan, Milestones
 from trainer.strategies.arithmetic import Layout
+from trainer.strategies.base import CenterSettings
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +72,13 @@ class Desk:
         parameters: The start, shape (P,).
         history: Histories to start with.
         layout: Which parameters are weights.
-        is_locked: See `Center`.
+        settings: What the strategy asks of the centre.
+        shared: File of the centre, if workers share it.
 
     Attributes:
         center: The centre; in a synchronous run only where workers begin.
+        home: Host of the driver.
+        shared: See above.
     """
 
     def __init__(
@@ -82,12 +89,22 @@ class Desk:
         history: Sequence[Tensor],
         layout: Layout,
         *,
-        is_locked: bool = True,
+        settings: CenterSettings = CenterSettings(),
+        shared: Path | None = None,
     ) -> None:
         self._plan, self._when = plan, milestones
+        self.home, self.shared = socket.gethostname(), shared
         ranks = range(plan.num_workers)
         start = [plan.share(rank, plan.start_iteration) for rank in ranks]
-        self.center = Center(parameters, layout, start, is_locked=is_locked, watch=self._watch)
+        self.center = Center(
+            parameters,
+            layout,
+            start,
+            settings=settings,
+            memory=map_shared(shared, parameters.numel(), self.home) if shared else None,
+            wait_s=plan.wait_timeout_s,
+            watch=self._watch,
+        )
         self._history = [slot.detach().cpu().clone() for slot in history]
         self._changed = threading.Condition()
         self._records: deque[dict[str, Any]] = deque()
@@ -135,7 +152,7 @@ class Desk:
 
     def finish(self, rank: int, attempt: int) -> None:
         """Note that a worker has done its work."""
-        self.center.check_attempt(rank, attempt)
+        self.center.leave(rank, attempt)
         with self._changed:
             self._heard.pop(rank, None)
 
@@ -150,9 +167,9 @@ class Desk:
             self._changed.notify_all()
         self._wait_for_driver()
 
-    def exchange(self, push: Push, parameters: Tensor) -> Pull:
+    def exchange(self, push: Push, sent: Tensor) -> Pull:
         """Move the centre; see `Center.exchange`. Waits while the driver has enough to do."""
-        pull = self.center.exchange(push, parameters)
+        pull = self.center.exchange(push, sent)
         self._wait_for_driver()
         return pull
 
@@ -248,6 +265,7 @@ class Desk:
 
     def close(self) -> None:
         """Let nobody wait any more."""
+        self.center.close()
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

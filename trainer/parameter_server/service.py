@@ -16,6 +16,7 @@ from pyarrow import flight
 from torch import Tensor
 
 from trainer.errors import TrainerError
+from trainer.links import Move
 from trainer.parameter_server import wire
 from trainer.parameter_server.center import Push
 from trainer.parameter_server.desk import Desk
@@ -110,10 +111,12 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow is unty
         self._exchanges: dict[str, Callable[[dict[str, Any], Any, Any], None]] = {
             "start": self._start,
             "exchange": self._exchange,
+            "fetch": self._fetch,
             "publish": self._publish,
         }
         self._actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "report": self._report,
+            "shared": self._shared,
             "finish": self._finish,
             "fail": self._fail,
         }
@@ -142,9 +145,21 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow is unty
     def _exchange(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         rank, attempt = _integer(command, "rank"), _integer(command, "attempt")
         sequence, iteration = _integer(command, "sequence"), _integer(command, "iteration")
-        push = Push(rank, attempt, sequence, iteration, float(command["rate"]))
-        pull = self._desk.exchange(push, wire.receive(reader, self._desk.center.size))
+        move = Move(command["move"]["rule"], float(command["move"]["rate"]))
+        push = Push(rank, attempt, sequence, iteration, move, bool(command["is_answered"]))
+        size = 0 if move.rule == "count" else self._desk.center.size
+        pull = self._desk.exchange(push, wire.receive(reader, size))
         _answer(writer, {"staleness": pull.staleness}, [pull.center])
+
+    def _fetch(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
+        wire.receive(reader, 0)
+        rank, attempt = _integer(command, "rank"), _integer(command, "attempt")
+        _answer(writer, {}, [self._desk.center.fetch(rank, attempt)])
+
+    def _shared(self, command: dict[str, Any]) -> dict[str, Any]:
+        desk = self._desk
+        desk.center.check_attempt(_integer(command, "rank"), _integer(command, "attempt"))
+        return {"path": str(desk.shared or ""), "size": desk.center.memory.numel(), "home": desk.home}
 
     def _publish(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         rank, attempt = _integer(command, "rank"), _integer(command, "attempt")

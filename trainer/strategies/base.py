@@ -104,6 +104,10 @@ class CenterSettings:
     is_shared: bool = False
     max_staleness: int | None = None
 
+    def __post_init__(self) -> None:
+        is_possible = self.is_locked or self.max_staleness is None
+        require(is_possible, "max_staleness", "none without a lock", self.max_staleness)
+
 
 LinkT = TypeVar("LinkT", contravariant=True)
 OptionsT = TypeVar("OptionsT", bound=Options)

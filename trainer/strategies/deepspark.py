@@ -12,16 +12,27 @@ from typing import ClassVar, final
 from prototxt_parser.proto.deepspark_pb2 import DeepSparkParameter
 from prototxt_parser.text import parse_text
 from trainer.errors import UsageError
-from trainer.links import CenterLink
+from trainer.links import CenterLink, Move
 from trainer.strategies.arithmetic import elastic_worker_, step_decay
-from trainer.strategies.base import Options, Replica, Strategy, require
+from trainer.strategies.base import (
+    CenterSettings,
+    LocalOptions,
+    Options,
+    Phase,
+    Replica,
+    Strategy,
+    require,
+)
 from trainer.strategies.registry import register_strategy
+
+# However low the loss, workers do not lose sight of each other for longer than so many τ.
+_LONGEST = 10
 
 
 @final
 @dataclass(frozen=True)
-class DeepSparkOptions(Options):
-    """Settings of DeepSpark; all but the last are those of its own settings file."""
+class DeepSparkOptions(LocalOptions):
+    """Settings of DeepSpark; all but the last two are those of its own settings file."""
 
     moving_rate: float = field(
         default=0.1, metadata={"help": "how far a worker moves to the centre (α)"}
@@ -48,6 +59,10 @@ class DeepSparkOptions(Options):
     lock_free: bool = field(
         default=False,
         metadata={"help": "several exchanges at once without a lock, as the original does"},
+    )
+    adaptive_period: bool = field(
+        default=False,
+        metadata={"help": "exchange when the loss sums up to that of the first τ iterations"},
     )
 
     def __post_init__(self) -> None:
@@ -98,21 +113,44 @@ class DeepSpark(Strategy[CenterLink, DeepSparkOptions]):
 
     α is `moving_rate` and f `server_factor`, each after its decay. Momentum stays with the worker.
     BatchNorm's statistics are not pulled: the centre's move by 1/K to the worker's.
+
+    With `adaptive_period` the loss summed over the first τ iterations is a budget: afterwards a
+    worker exchanges when its loss summed since the last exchange exceeds it, so that the period
+    grows as the loss falls. A loss that is no number exceeds it at once, and no period is longer
+    than 10 τ. A worker that was lost, or a resumed run, measures its budget anew.
+
     Source: Kim et al. 2016 (DeepSpark), section 3; deepspark/deepspark.
     """
 
-    is_synchronous: ClassVar[bool] = False
+    is_synchronous = False
     options_type: ClassVar[type[Options]] = DeepSparkOptions
 
+    def __init__(self, options: DeepSparkOptions) -> None:
+        super().__init__(options)
+        self._budget: float | None = None
+
     @property
-    def is_center_locked(self) -> bool:
-        """Whether the centre takes one exchange at a time; the paper's does not."""
-        return not self.options.lock_free
+    def center(self) -> CenterSettings:
+        """What the centre has to be like; the paper's has no lock."""
+        return CenterSettings(is_locked=not self.options.lock_free)
+
+    def is_due(self, phase: Phase) -> bool:
+        """Return whether τ iterations are done, or the loss budget is spent."""
+        done, period = len(phase.losses), self.options.sync_interval
+        if not self.options.adaptive_period:
+            return done >= period
+        if self._budget is None:
+            if done < period:
+                return False
+            self._budget = sum(phase.losses)
+            return True
+        return not sum(phase.losses) <= self._budget or done >= _LONGEST * period
 
     def exchange(self, replica: Replica, link: CenterLink) -> int:
         """Send the parameters, take the centre as it was before, move to it."""
         moving_rate, center_rate = self.rates(replica.iteration)
-        pull = link.exchange(replica.parameters, center_rate, replica.iteration)
+        move = Move("elastic", center_rate)
+        pull = link.exchange(replica.parameters, move, replica.iteration)
         for part in replica.layout.weights:
             elastic_worker_(replica.parameters[part], pull.center[part], moving_rate)
         return pull.staleness

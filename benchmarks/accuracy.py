@@ -1,6 +1,9 @@
-"""Final accuracy of LeNet on MNIST, by its own solver file.
+"""Final test accuracy of a solver file, run to its end.
 
-python benchmarks/lenet.py --data data/mnist --runs runs/lenet
+    python benchmarks/accuracy.py --solver lenet_solver.prototxt --data data/mnist --runs runs/lenet
+    torrefy data cifar10 --pad 4 --out data/cifar10
+    python benchmarks/accuracy.py --solver resnet20_hour_solver.prototxt --data data/cifar10 \\
+        --runs runs/resnet20
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from trainer.cli import train_main
 def main() -> None:
     """Train, and print accuracy and seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--solver", default="lenet_solver.prototxt")
     parser.add_argument("--data", type=Path, required=True, help="folder made by torrefy data")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the run")
     parser.add_argument("--seed", type=int, default=1)
@@ -26,14 +30,15 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     flags = ["--data", str(args.data), "--out", str(args.runs), "--seed", str(args.seed)]
-    status = train_main(["--solver", "lenet_solver.prototxt", *flags])
+    status = train_main(["--solver", args.solver, *flags])
     if status:
         sys.exit(status)
-    lines = (args.runs / "lenet_metrics.jsonl").read_text().splitlines()
+    (metrics,) = args.runs.glob("*_metrics.jsonl")
+    lines = metrics.read_text().splitlines()
     last = [record for record in map(json.loads, lines) if record["kind"] == "test"][-1]
     seconds = round(time.monotonic() - start)
     figures = {"accuracy": last["accuracy"], "iteration": last["iteration"], "seconds": seconds}
-    report("lenet", {"seed": args.seed, **figures}, args.out)
+    report("accuracy", {"solver": args.solver, "seed": args.seed, **figures}, args.out)
 
 
 if __name__ == "__main__":
