@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train spark test lint clean java
+.PHONY: help train spark test lint docs clean java
 
 BIN := .venv/bin
 CORE := .venv/.core
@@ -48,6 +48,9 @@ lint: $(DEV)  ## ruff, formatting, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(DEV)  ## write the pages that are generated: docs/layers.md, docs/solvers.md
+	$(BIN)/python -m docs.generate
 
 clean:  ## remove .venv, caches and build products; data/ and runs/ stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

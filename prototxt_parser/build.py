@@ -70,13 +70,24 @@ def data_specs(
     Raises:
         PrototxtError: Unknown layer types.
     """
+    return [spec for spec in fed_specs(definition, state) if spec.param.type != "Input"]
+
+
+def fed_specs(
+    definition: NetDefinition | caffe_pb2.NetParameter, state: caffe_pb2.NetState
+) -> list[DataSpec]:
+    """Return every layer that `state` selects and that gets its tops from outside, Input included.
+
+    Raises:
+        PrototxtError: Unknown layer types.
+    """
     filtered = filter_net(_as_definition(definition), state)
     return [
         DataSpec(layer, _phase(layer, state), filtered.place(i))
         for i, (layer, kind) in enumerate(
             zip(filtered.param.layer, layer_classes(filtered), strict=True)
         )
-        if kind.is_fed and layer.type != "Input"
+        if kind.is_fed
     ]
 
 

@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import final
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
 
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
@@ -17,8 +19,9 @@ from trainer.cluster import open_cluster
 from trainer.cluster.base import Cluster
 from trainer.errors import TrainerError
 from trainer.parameter_server.desk import Desk, Milestone
+from trainer.parameter_server.shared import shared_file
 from trainer.plan import DistributedPlan, Milestones
-from trainer.strategies import get_strategy
+from trainer.strategies import Strategy, get_strategy
 from trainer.strategies.arithmetic import Layout
 from trainer.tally import Observer, Tally
 from trainer.worker import WorkerTask, run_worker
@@ -63,7 +66,8 @@ def run_distributed(
     """Train with several workers, and end as Caffe's `Solve` does.
 
     Tests run here, in the TEST phase, on the average or the centre. So do snapshots: they hold rank
-    0's momentum in a synchronous run, and none in an asynchronous one.
+    0's momentum in a synchronous run, and none in an asynchronous one. What else a strategy keeps,
+    such as an outer momentum, starts anew in a run that is resumed.
 
     Args:
         solver: The driver's own. Its weights, histories and iteration are where the run starts, and
@@ -77,10 +81,31 @@ def run_distributed(
         TrainerError: The cluster cannot run the workers, or one of them failed; says which.
     """
     definition = net or train_choice(solver.param).definition
-    with open_cluster(plan) as cluster:
-        return _Run(solver, plan, Tally(plan, observer, solver.param.display), poll).run(
-            cluster, definition
-        )
+    strategy = get_strategy(plan.strategy)(plan.options)
+    with open_cluster(plan) as cluster, _center_file(strategy, solver) as shared:
+        solver.poll, solver.stopped_early = poll, False
+        plan = _warm_up(solver, plan, strategy.warm_start)
+        tally = Tally(plan, observer, solver.param.display)
+        return _Run(solver, plan, strategy, tally, shared).run(cluster, definition)
+
+
+def _center_file(
+    strategy: Strategy[Any, Any], solver: Solver
+) -> AbstractContextManager[Path | None]:
+    """Give the file of a centre that workers share, None for any other."""
+    if not strategy.center.is_shared:
+        return nullcontext()
+    return shared_file(solver.net.flat.data.numel())
+
+
+def _warm_up(solver: Solver, plan: DistributedPlan, until: int) -> DistributedPlan:
+    """Train in this process up to iteration `until`; return the plan of the rest."""
+    count = min(until, plan.max_iter) - plan.start_iteration
+    if count <= 0:
+        return plan
+    logger.info("Warm start: %d iterations in one process", count)
+    solver.step(count)
+    return replace(plan, start_iteration=solver.iteration)
 
 
 @final
@@ -88,10 +113,15 @@ class _Run:
     """One run, seen from the driver."""
 
     def __init__(
-        self, solver: Solver, plan: DistributedPlan, tally: Tally, poll: Callable[[], Action]
+        self,
+        solver: Solver,
+        plan: DistributedPlan,
+        strategy: Strategy[Any, Any],
+        tally: Tally,
+        shared: Path | None,
     ) -> None:
-        self._solver, self._plan, self._tally, self._poll = solver, plan, tally, poll
-        self._strategy = get_strategy(plan.strategy)(plan.options)
+        self._solver, self._plan, self._tally = solver, plan, tally
+        self._strategy = strategy
         test_interval = solver.param.test_interval if solver.tests else 0
         self._milestones = Milestones(test_interval, solver.param.snapshot)
         self._desk = Desk(
@@ -100,19 +130,19 @@ class _Run:
             solver.net.flat.data,
             solver.history,
             Layout.of(solver.net.flat.segments),
-            is_locked=self._strategy.is_center_locked,
+            strategy.center,
+            shared,
         )
         self._reached = start = plan.start_iteration
         # As Caffe's, which takes a multiple of `snapshot` for saved.
         is_saved = solver.param.snapshot and start % solver.param.snapshot == 0
         self._saved_at = start if is_saved else -1
-        self._is_stopping = self._is_snapshot_wanted = False
+        self._is_stopping, self._is_snapshot_wanted = solver.stopped_early, False
 
     def run(self, cluster: Cluster, net: NetDefinition) -> RunResult:
         """Test, train, save."""
         started = time.monotonic()
-        self._solver.poll = self._poll
-        if self._is_initial_test_due():
+        if not self._is_stopping and self._is_initial_test_due():
             self._test()
         if not self._is_stopping and self._plan.start_iteration < self._plan.max_iter:
             self._train(cluster, net)
@@ -125,7 +155,7 @@ class _Run:
 
     def _train(self, cluster: Cluster, net: NetDefinition) -> None:
         """Run the workers in another thread, and attend to them in this one."""
-        tasks = _tasks(self._plan, self._milestones, self._solver.param, net)
+        tasks = self._tasks(net)
         in_group = self._strategy.is_synchronous
         if not in_group:  # the centre has no momentum to be saved
             for slot in self._solver.history:
@@ -145,12 +175,22 @@ class _Run:
         if not in_group:
             self._load(self._center())
 
+    def _tasks(self, net: NetDefinition) -> list[WorkerTask]:
+        """Return each worker's task: the same settings, without what the driver does."""
+        param = SolverParameter()
+        param.CopyFrom(self._solver.param)
+        for name in _DRIVER_FIELDS:
+            param.ClearField(name)
+        self._strategy.adapt(param)
+        ranks = range(self._plan.num_workers)
+        return [WorkerTask(rank, self._plan, self._milestones, param, net) for rank in ranks]
+
     def _attend(self, run: _Background) -> None:
         """Pass on wishes and take what comes, until the workers have ended and all is taken."""
         is_over = False
         while not is_over:
             is_over = not run.thread.is_alive()
-            self._obey(self._poll())
+            self._obey(self._solver.poll())
             milestone = self._desk.next_milestone(0 if is_over else _TICK_S)
             for record in self._desk.take_records():
                 self._tally.add(record)
@@ -247,14 +287,3 @@ class _Background:
             action()
         except Exception as error:  # whatever it is, the driver raises it in its own thread
             self.error = error
-
-
-def _tasks(
-    plan: DistributedPlan, milestones: Milestones, param: SolverParameter, net: NetDefinition
-) -> list[WorkerTask]:
-    """Return each worker's task: the same settings, without what the driver does."""
-    own = SolverParameter()
-    own.CopyFrom(param)
-    for name in _DRIVER_FIELDS:
-        own.ClearField(name)
-    return [WorkerTask(rank, plan, milestones, own, net) for rank in range(plan.num_workers)]

@@ -16,12 +16,12 @@ import torch
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.errors import PrototxtError
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
-from solvers import Action, Callback, Solver, SolverError
+from solvers import Callback, Solver, SolverError
 from trainer.data.feed import open_feed
 from trainer.errors import TrainerError
 from trainer.links import Control, DriverLink, Group, PeerLostError, Start
 from trainer.plan import DistributedPlan, Milestones
-from trainer.strategies import Replica, get_strategy
+from trainer.strategies import Phase, Replica, get_strategy
 from trainer.strategies.arithmetic import Layout
 
 # A worker tells the driver how far it is, and learns whether to stop, this often.
@@ -81,36 +81,43 @@ class _Loop(Callback):
         self._strategy = get_strategy(plan.strategy)(plan.options)
         self._layout = Layout.of(solver.net.flat.segments)
         self._end = plan.share(task.rank, plan.max_iter)
+        self._offset = _offset(plan, task.rank)
         self._progress = plan.start_iteration
         self._batch = _batch_size(solver) * solver.param.iter_size
-        self._losses: list[float] = []
+        self._phase = Phase(self._iteration)
+        self._exchange_s, self._staleness = 0.0, 0
         self._records: list[Mapping[str, Any]] = []
         self._last_beat = time.monotonic()
         self._control = Control()
         solver.callbacks.append(self)
-        solver.poll = lambda: Action.STOP if self._control.stop else Action.NONE
 
     def run(self) -> None:
         """Alternate phases and exchanges."""
+        self._strategy.start(self._replica, self._group or self._driver)
         while self._group is not None or not self._is_done:
             started = time.monotonic()
-            self._losses = []
-            self._solver.advance(min(self._plan.options.sync_interval, self._left))
-            computed = time.monotonic()
-            staleness = self._exchange()
-            self._note(computed - started, time.monotonic() - computed, staleness)
+            self._exchange_s, self._phase = 0.0, Phase(self._iteration)
+            self._train()
+            if not self._strategy.exchanges_gradients:
+                self._exchange()
+            self._note(time.monotonic() - started - self._exchange_s)
             if self._group is not None and self._is_done_together(self._group):
                 break
         self._beat()
 
+    def on_gradients_ready(self, solver: Solver) -> None:
+        """Exchange, if gradients are what is exchanged."""
+        if self._strategy.exchanges_gradients:
+            self._exchange()
+
     def on_iteration(self, solver: Solver, loss: float) -> None:
         """Count the loss; let the driver hear of this worker now and then."""
-        self._losses.append(loss)
+        self._phase.losses.append(loss)
         if time.monotonic() - self._last_beat >= _BEAT_S:
             self._records.append(
                 {
                     "kind": "progress",
-                    "iteration": solver.iteration,
+                    "iteration": self._iteration,
                     "batch": self._batch,
                     "loss": loss,
                 }
@@ -118,30 +125,56 @@ class _Loop(Callback):
             self._beat()
 
     @property
+    def _iteration(self) -> int:
+        """Iterations of this worker; the solver's own count is the same for all ranks."""
+        return self._solver.iteration + self._offset
+
+    @property
     def _left(self) -> int:
-        return self._end - self._solver.iteration
+        return self._end - self._iteration
 
     @property
     def _is_done(self) -> bool:
         return self._left <= 0 or self._control.stop
 
-    def _exchange(self) -> int:
-        solver = self._solver
-        replica = Replica(solver.net.flat.data, solver.history, self._layout, solver.iteration)
-        return self._strategy.exchange(replica, self._group or self._driver)
+    @property
+    def _replica(self) -> Replica:
+        flat, history = self._solver.net.flat, self._solver.history
+        return Replica(flat.data, flat.grad, history, self._layout, self._iteration, self._is_done)
 
-    def _note(self, compute_s: float, exchange_s: float, staleness: int) -> None:
-        solver, losses = self._solver, self._losses
+    def _train(self) -> None:
+        """Run iterations until an exchange is due, or there is nothing left to do."""
+        if self._is_done and self._strategy.exchanges_gradients:
+            self._follow()
+        while not self._is_done:
+            self._solver.advance(1)
+            if self._strategy.is_due(self._phase):
+                break
+
+    def _follow(self) -> None:
+        """Make the update of the others' gradients, with none of one's own, and do not count it."""
+        self._solver.net.flat.grad.zero_()
+        self._exchange()
+        self._solver.apply_update()
+        self._solver.iteration -= 1
+
+    def _exchange(self) -> None:
+        started = time.monotonic()
+        self._staleness = self._strategy.exchange(self._replica, self._group or self._driver)
+        self._exchange_s += time.monotonic() - started
+
+    def _note(self, compute_s: float) -> None:
+        losses = self._phase.losses
         self._records.append(
             {
                 "kind": "exchange",
-                "iteration": solver.iteration,
+                "iteration": self._iteration,
                 "batch": self._batch,
                 "loss": sum(losses) / len(losses) if losses else None,
-                "lr": solver.lr,
+                "lr": self._solver.lr,
                 "compute_s": compute_s,
-                "exchange_s": exchange_s,
-                "staleness": staleness,
+                "exchange_s": self._exchange_s,
+                "staleness": self._staleness,
             }
         )
         if time.monotonic() - self._last_beat >= _BEAT_S:
@@ -154,7 +187,7 @@ class _Loop(Callback):
 
     def _is_done_together(self, group: Group) -> bool:
         """Agree with the other workers on progress and end; rank 0 publishes what is wanted."""
-        state = [self._solver.iteration, self._control.stop, self._left > 0]
+        state = [self._iteration, self._control.stop, self._left > 0]
         means = torch.tensor(state, dtype=torch.float64)
         group.mean_(means)
         iterations, stopping, working = (means * self._plan.num_workers).round().int().tolist()
@@ -162,8 +195,8 @@ class _Loop(Callback):
         is_done = bool(stopping > 0 or working == 0)
         is_wanted = self._milestones.is_any(before, self._progress) or self._control.publish
         if self._rank == 0 and (is_done or is_wanted):
-            solver = self._solver
-            self._driver.publish(self._progress, solver.net.flat.data, solver.history)
+            model = self._strategy.model(self._replica)
+            self._driver.publish(self._progress, model, self._solver.history)
         return is_done
 
 
@@ -188,10 +221,20 @@ def _build_solver(task: WorkerTask, start: Start) -> Solver:
     for slot, values in zip(solver.history, start.history, strict=False):
         slot.copy_(values)
     if start.iteration:
-        solver.iteration = start.iteration
+        solver.iteration = start.iteration - _offset(plan, task.rank)
         solver.settle_rate()
         solver.feed.skip(start.iteration * solver.param.iter_size)
     return solver
+
+
+def _offset(plan: DistributedPlan, rank: int) -> int:
+    """Return how far a worker's iterations are ahead of its solver's: 0 or 1.
+
+    A run that goes on where the shares were uneven gives all solvers the same iteration, so that
+    all have the same learning rate.
+    """
+    start = plan.start_iteration
+    return plan.share(rank, start) - start // plan.stride
 
 
 def _device(name: str, rank: int) -> str:

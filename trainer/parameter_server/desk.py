@@ -88,8 +88,7 @@ class Desk:
         parameters: Tensor,
         history: Sequence[Tensor],
         layout: Layout,
-        *,
-        settings: CenterSettings = CenterSettings(),
+        settings: CenterSettings,
         shared: Path | None = None,
     ) -> None:
         self._plan, self._when = plan, milestones
@@ -100,7 +99,7 @@ class Desk:
             parameters,
             layout,
             start,
-            settings=settings,
+            settings,
             memory=map_shared(shared, parameters.numel(), self.home) if shared else None,
             wait_s=plan.wait_timeout_s,
             watch=self._watch,

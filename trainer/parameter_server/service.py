@@ -159,7 +159,11 @@ class Service(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow is unty
     def _shared(self, command: dict[str, Any]) -> dict[str, Any]:
         desk = self._desk
         desk.center.check_attempt(_integer(command, "rank"), _integer(command, "attempt"))
-        return {"path": str(desk.shared or ""), "size": desk.center.memory.numel(), "home": desk.home}
+        return {
+            "path": str(desk.shared or ""),
+            "size": desk.center.memory.numel(),
+            "home": desk.home,
+        }
 
     def _publish(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         rank, attempt = _integer(command, "rank"), _integer(command, "attempt")
