@@ -91,7 +91,7 @@ class LiveLayer:
         learned = [parameter for parameter in self.layer.blobs if parameter.requires_grad]
         bottoms = [leaf for leaf in done.leaves if leaf.requires_grad]
         seeded = [
-            (value, top.gradients())
+            (value, self._seed(top))
             for value, top in zip(done.tops, self.tops, strict=True)
             if value.requires_grad
         ]
@@ -145,6 +145,10 @@ class LiveLayer:
         blob = self.bottoms[number]
         leaf = blob.values().clone() if blob in self.tops else blob.values()
         return leaf.requires_grad_(self.flags.runs and self.flags.bottoms[number])
+
+    def _seed(self, top: Blob) -> Tensor:
+        """Return a top's diff: apart from its memory if a bottom's is to overwrite it."""
+        return top.gradients().clone() if top in self.bottoms else top.gradients()
 
     def _last_pass(self) -> _Pass:
         done = self._pass

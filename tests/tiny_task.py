@@ -121,6 +121,19 @@ class Outcome:
     recorder: Recorder
 
 
+def lone_worker(folder: Path, rank: int, workers: int, extra: str = "", **settings: Any) -> Solver:
+    """Return a plain solver on one worker's data that begins where the run begins."""
+    common: dict[str, Any] = {"net": tiny_net(extra), "with_test_nets": False}
+    feed = partial(open_feed, seed=SEED, data_dir=folder)
+    param = tiny_param(folder, **settings)
+    start = Solver(param, feed, seed=SEED, **common)
+    own = partial(feed, rank=rank, world_size=workers)
+    solver = Solver(param, own, seed=SEED + rank, lr_stride=workers, **common)
+    solver.net.flat.data.copy_(start.net.flat.data)
+    start.close()
+    return solver
+
+
 def make_plan(strategy: str, workers: int, folder: Path, **settings: Any) -> DistributedPlan:
     """Return a plan; settings that are options of the strategy become its options."""
     options_type = get_strategy(strategy).options_type

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from prototxt_parser.errors import PrototxtError, WriteError
@@ -18,6 +18,7 @@ from trainer.commands import (
     draw,
     extract_features,
     parse_log,
+    strategies,
     summary,
     test,
     time,
@@ -25,6 +26,7 @@ from trainer.commands import (
     upgrade,
 )
 from trainer.errors import TrainerError, UsageError
+from trainer.extensions import install_named
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -42,11 +44,21 @@ _COMMANDS = (
     draw,
     upgrade,
     summary,
+    strategies,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `torrefy`; returns the exit status: 0, 1 failed, 2 bad usage or file, 130 interrupted."""
+    return _run(_torrefy_parser, sys.argv[1:] if argv is None else argv)
+
+
+def train_main(argv: Sequence[str] | None = None) -> int:
+    """Run `train`: the same as `torrefy train`."""
+    return _run(_train_parser, sys.argv[1:] if argv is None else argv)
+
+
+def _torrefy_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="torrefy",
         description="Train Caffe nets as PyTorch modules, in one process or on Spark.",
@@ -56,19 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(commands)
-    return _run(parser, sys.argv[1:] if argv is None else argv)
+    return parser
 
 
-def train_main(argv: Sequence[str] | None = None) -> int:
-    """Run `train`: the same as `torrefy train`."""
+def _train_parser() -> argparse.ArgumentParser:
     parser = train.make_parser("train")
     parser.add_argument("--version", action="version", version=f"torrefy {_version()}")
-    return _run(parser, sys.argv[1:] if argv is None else argv)
+    return parser
 
 
-def _run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
-    args = parser.parse_args([_long_flag(word) for word in argv])
+def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]) -> int:
+    words = [_long_flag(word) for word in argv]
     try:
+        install_named(words)
+        args = make_parser().parse_args(words)
         status = int(args.run(args))
         sys.stdout.flush()
         return status

@@ -62,6 +62,7 @@ def run_distributed(
     observer: Observer,
     net: NetDefinition | None = None,
     poll: Callable[[], Action] = lambda: Action.NONE,
+    cluster: Cluster | None = None,
 ) -> RunResult:
     """Train with several workers, and end as Caffe's `Solve` does.
 
@@ -76,17 +77,18 @@ def run_distributed(
         observer: Hears of progress and exchanges.
         net: Definition that the solver was made from, if not the one that its settings name.
         poll: Asked several times a second what to do.
+        cluster: Where the workers run; None for what the plan names.
 
     Raises:
         TrainerError: The cluster cannot run the workers, or one of them failed; says which.
     """
     definition = net or train_choice(solver.param).definition
     strategy = get_strategy(plan.strategy)(plan.options)
-    with open_cluster(plan) as cluster, _center_file(strategy, solver) as shared:
+    with cluster or open_cluster(plan) as running, _center_file(strategy, solver) as shared:
         solver.poll, solver.stopped_early = poll, False
         plan = _warm_up(solver, plan, strategy.warm_start)
         tally = Tally(plan, observer, solver.param.display)
-        return _Run(solver, plan, strategy, tally, shared).run(cluster, definition)
+        return _Run(solver, plan, strategy, tally, shared).run(running, definition)
 
 
 def _center_file(

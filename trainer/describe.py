@@ -55,11 +55,12 @@ def _describe_workers(plan: DistributedPlan, batch: int) -> list[str]:
         for field in dataclasses.fields(plan.options)
         if getattr(plan.options, field.name) != field.default or field.name == "sync_interval"
     )
+    strategy = f"{plan.strategy} ({options})" if options else plan.strategy
     where = plan.master or f"local Spark with {plan.num_workers} workers"
     counted = "per worker" if plan.per_worker else "of all workers together"
     shares = sorted(set(plan.worker_iterations))
     return [
-        f"strategy   {plan.strategy} ({options}), {plan.num_workers} workers on {where}",
+        f"strategy   {strategy}, {plan.num_workers} workers on {where}",
         f"run        max_iter {plan.max_iter} {counted}: {'-'.join(map(str, shares))} iterations "
         f"per worker, {total * batch} samples, {plan.rounds} rounds",
     ]

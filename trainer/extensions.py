@@ -1,10 +1,11 @@
-"""The user's own modules: layer classes to register, and modules that Python layers may name."""
+"""The user's own modules: layers and strategies to register, and what Python layers may name."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,8 @@ class Extensions:
     """What a run adds to torrefy's own layers; travels to every worker.
 
     Attributes:
-        layer_modules: Modules that register layer classes, by name, or by the path of a `.py` file.
+        layer_modules: Modules that register layer classes or strategies, by name, or by the path of
+            a `.py` file.
         python_layers: Modules that a net's `Python` layers may name.
         folder: Where modules are looked for besides Python's own path.
     """
@@ -68,7 +70,7 @@ def add_extension_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MODULE",
         help="import this module (a name, or the path of a .py file), which registers layer "
-        "classes; may be given again",
+        "classes or strategies; may be given again",
     )
     group.add_argument(
         "--allow-python-layer",
@@ -77,6 +79,20 @@ def add_extension_flags(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="let Python layers of the net run code of this module; may be given again",
     )
+
+
+def install_named(argv: Sequence[str]) -> None:
+    """Import the modules that a command line names, before its parser is made.
+
+    A strategy that one of them registers has flags of its own.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_extension_flags(parser)
+    try:
+        args, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError:  # the parser of the command says it better
+        return
+    extensions_of(args).install()
 
 
 def extensions_of(args: argparse.Namespace) -> Extensions:

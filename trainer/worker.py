@@ -17,6 +17,7 @@ from prototxt_parser.definition import NetDefinition
 from prototxt_parser.errors import PrototxtError
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers import Callback, Solver, SolverError
+from solvers.feed import FeedOpener
 from trainer.data.feed import open_feed
 from trainer.errors import TrainerError
 from trainer.links import Control, DriverLink, Group, PeerLostError, Start
@@ -38,6 +39,7 @@ class WorkerTask:
         milestones: When the driver wants the state of a synchronous run.
         param: The solver's settings, without what the driver does: display, test, snapshot.
         net: The net to train.
+        open_feed: Where its batches come from; None for the files that it names.
     """
 
     rank: int
@@ -45,6 +47,7 @@ class WorkerTask:
     milestones: Milestones
     param: SolverParameter
     net: NetDefinition
+    open_feed: FeedOpener | None = None
 
 
 def run_worker(
@@ -202,15 +205,16 @@ class _Loop(Callback):
 
 def _build_solver(task: WorkerTask, start: Start) -> Solver:
     plan = task.plan
+    files = partial(
+        open_feed,
+        seed=plan.seed,
+        rank=task.rank,
+        world_size=plan.num_workers,
+        data_dir=plan.data_dir,
+    )
     solver = Solver(
         task.param,
-        partial(
-            open_feed,
-            seed=plan.seed,
-            rank=task.rank,
-            world_size=plan.num_workers,
-            data_dir=plan.data_dir,
-        ),
+        task.open_feed or files,
         net=task.net,
         device=_device(plan.device, task.rank),
         seed=plan.seed + task.rank,

@@ -1,25 +1,83 @@
 """The centre: its arithmetic, and what it refuses or applies only once."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from trainer.errors import TrainerError
+from trainer.links import Move
 from trainer.parameter_server.center import Center, Push
+from trainer.strategies import CenterSettings
 from trainer.strategies.arithmetic import Layout
 
 LAYOUT = Layout((slice(0, 3),), (slice(3, 5),))
 WORKERS = 4
+ELASTIC = Move("elastic", 0.5)
 
 
 def center(*, is_locked: bool = True) -> Center:
-    return Center(torch.zeros(5), LAYOUT, [0] * WORKERS, is_locked=is_locked)
+    return Center(torch.zeros(5), LAYOUT, [0] * WORKERS, CenterSettings(is_locked=is_locked))
 
 
 def push(rank: int, sequence: int, rate: float = 0.5, attempt: int = 1) -> Push:
-    return Push(rank, attempt, sequence, iteration=10 * sequence, rate=rate)
+    return Push(rank, attempt, sequence, 10 * sequence, Move("elastic", rate))
+
+
+def stepping(rule: Any, rate: float, sequence: int = 1, *, is_answered: bool = True) -> Push:
+    return Push(0, 1, sequence, 10 * sequence, Move(rule, rate), is_answered)
+
+
+def test_a_step_answers_with_the_centre_after_it() -> None:
+    c = center()
+    c.register(0)
+    pull = c.exchange(stepping("subtract", 0.5), torch.tensor([2.0, 4.0, 6.0, 8.0, 8.0]))
+    assert pull.center.tolist() == c.copy().tolist() == [-1, -2, -3, 2, 2]
+
+
+def test_adagrad_divides_by_the_root_of_all_squares() -> None:
+    c = center()
+    c.register(0)
+    c.exchange(stepping("adagrad", 0.5), torch.tensor([3.0, -0.001, 0.0, 0.0, 0.0]))
+    assert c.copy().tolist() == pytest.approx([-0.5, 0.5, 0, 0, 0])
+    c.exchange(stepping("adagrad", 0.5, 2), torch.tensor([4.0, 0.0, 0.0, 0.0, 0.0]))
+    assert c.copy().tolist() == pytest.approx([-0.5 - 0.5 * 4 / 5, 0.5, 0, 0, 0])
+
+
+def test_an_unanswered_push_has_not_seen_what_others_did() -> None:
+    c = center()
+    for rank in range(2):
+        c.register(rank)
+    c.exchange(push(1, 1), torch.ones(5))
+    stale = []
+    for sequence in (1, 2):
+        pull = c.exchange(stepping("subtract", 1.0, sequence, is_answered=False), torch.ones(5))
+        assert pull.center.shape == (0,)
+        stale.append(pull.staleness)
+    assert torch.equal(c.fetch(0, 1), c.copy())
+    stale.append(c.exchange(stepping("subtract", 1.0, 3), torch.ones(5)).staleness)
+    assert stale == [1, 1, 0]
+
+
+def test_counting_moves_nothing() -> None:
+    c = center()
+    c.register(0)
+    assert c.exchange(stepping("count", 1.0), torch.empty(0)).staleness == 0
+    assert c.copy().tolist() == [0] * 5
+    assert c.worker_iterations == 10
+
+
+def test_only_a_shared_centre_shows_its_memory() -> None:
+    with pytest.raises(TrainerError, match="not shared"):
+        _ = center().memory
+    memory = torch.full((5,), 9.0)
+    settings = CenterSettings(is_locked=False, is_shared=True)
+    c = Center(torch.ones(5), LAYOUT, [0], settings, memory=memory)
+    assert memory.tolist() == [1] * 5
+    c.memory[0] = 7
+    assert c.copy().tolist() == [7, 1, 1, 1, 1]
 
 
 def test_center_moves_weights_by_the_rate_and_statistics_by_one_kth() -> None:
@@ -32,7 +90,7 @@ def test_center_moves_weights_by_the_rate_and_statistics_by_one_kth() -> None:
 
 def test_center_keeps_its_own_copy() -> None:
     start = torch.zeros(5)
-    c = Center(start, LAYOUT, [0])
+    c = Center(start, LAYOUT, [0], CenterSettings())
     c.register(0)
     start.fill_(9)
     c.copy().fill_(9)
@@ -69,7 +127,7 @@ def test_replaced_attempt_is_refused_and_the_new_one_goes_on_from_its_iterations
     with pytest.raises(TrainerError, match=r"worker 2, attempt 1: refused, attempt 2"):
         c.exchange(push(2, 4), torch.ones(5))
     before = c.copy()
-    c.exchange(Push(2, 2, 1, 40, 0.5), torch.ones(5))
+    c.exchange(Push(2, 2, 1, 40, ELASTIC), torch.ones(5))
     assert not torch.equal(c.copy(), before)
     assert c.worker_iterations == 40
 
@@ -103,10 +161,15 @@ def test_a_worker_that_starts_later_is_not_stale() -> None:
         (push(0, 1), torch.tensor([0, 0, 0, 0, float("-inf")]), "diverges"),
         (push(0, 1, rate=1.5), torch.ones(5), "expected a rate of 0 to 1"),
         (push(0, 1, rate=float("nan")), torch.ones(5), "expected a rate of 0 to 1"),
+        (stepping("subtract", -1.0), torch.ones(5), "worker 0: expected a rate of 0 or more"),
+        (stepping("subtract", float("inf")), torch.ones(5), "expected a rate of 0 or more"),
+        (stepping("subtract", 1.0), torch.ones(4), "expected 5 parameters; received 4"),
+        (stepping("count", 1.0), torch.ones(5), "expected 0 parameters; received 5"),
+        (stepping("explode", 1.0), torch.ones(5), "expected a move of elastic.*'explode'"),
         (push(WORKERS, 1), torch.ones(5), "expected a worker 0 to 3; received 4"),
         (push(-1, 1), torch.ones(5), "received -1"),
         (push(1, 1), torch.ones(5), "attempt 0 is the current one"),
-        (Push(0, 1, 1, -5, 0.5), torch.ones(5), "expected iteration 0 or later"),
+        (Push(0, 1, 1, -5, ELASTIC), torch.ones(5), "expected iteration 0 or later"),
     ],
 )
 def test_center_refuses_and_stays_as_it_was(bad: Push, payload: Tensor, message: str) -> None:
@@ -124,17 +187,18 @@ def test_watch_sees_progress_and_the_new_centre() -> None:
         torch.zeros(5),
         LAYOUT,
         [6, 7],
+        CenterSettings(),
         watch=lambda before, after, values: seen.append((before, after, values.tolist())),
     )
     c.register(1)
-    c.exchange(Push(1, 1, 1, 9, 0.5), torch.ones(5))
-    c.exchange(Push(1, 1, 1, 9, 0.5), torch.ones(5))
+    c.exchange(Push(1, 1, 1, 9, ELASTIC), torch.ones(5))
+    c.exchange(Push(1, 1, 1, 9, ELASTIC), torch.ones(5))
     assert seen == [(13, 15, [0.5] * 5)]
 
 
 def test_locked_exchanges_of_many_threads_happen_one_after_the_other() -> None:
     """With x̃ ← x̃/2 + x/2 of equal x, only the number of exchanges matters if none is lost."""
-    c = Center(torch.zeros(5), Layout((slice(0, 5),), ()), [0] * WORKERS)
+    c = Center(torch.zeros(5), Layout((slice(0, 5),), ()), [0] * WORKERS, CenterSettings())
     barrier = threading.Barrier(WORKERS)
 
     def work(rank: int) -> None:

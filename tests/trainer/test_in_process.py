@@ -18,6 +18,7 @@ from tiny_task import (
     DROPOUT,
     SEED,
     Recorder,
+    lone_worker,
     make_plan,
     run_plan,
     run_single,
@@ -28,6 +29,7 @@ from tiny_task import (
 from trainer.cluster.in_process import InProcessCluster
 from trainer.data.feed import open_feed
 from trainer.errors import TrainerError
+from trainer.strategies import strategy_names
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +45,6 @@ def folder(data: Path, tmp_path: Path) -> Path:
     for name in ("train_lmdb", "test_lmdb"):
         (tmp_path / name).symlink_to(data / name)
     return tmp_path
-
-
-def lone_worker(
-    folder: Path, rank: int, workers: int, extra: str = "", **settings: object
-) -> Solver:
-    """Return a plain solver on one worker's data that begins where the run begins."""
-    common = {"net": tiny_net(extra), "with_test_nets": False}
-    feed = partial(open_feed, seed=SEED, data_dir=folder)
-    param = tiny_param(folder, **settings)
-    start = Solver(param, feed, seed=SEED, **common)
-    own = partial(feed, rank=rank, world_size=workers)
-    solver = Solver(param, own, seed=SEED + rank, lr_stride=workers, **common)
-    solver.net.flat.data.copy_(start.net.flat.data)
-    start.close()
-    return solver
 
 
 @pytest.mark.parametrize("extra", ["", DROPOUT, BATCH_NORM])
@@ -154,14 +141,6 @@ def test_statistics_of_the_centre_are_averaged_and_not_pulled(folder: Path) -> N
         worker.close()
     torch.testing.assert_close(outcome.parameters, center, rtol=1e-6, atol=1e-7)
     assert statistics.numel() == 7 + 7 + 1
-
-
-@pytest.mark.parametrize("strategy", ["sparknet", "deepspark"])
-def test_runs_repeat_bit_for_bit(folder: Path, strategy: str) -> None:
-    plan = make_plan(strategy, 3, folder, max_iter=100, sync_interval=7)
-    first, second = (run_plan(plan, folder, DROPOUT) for _ in range(2))
-    assert torch.equal(first.parameters, second.parameters)
-    assert first.recorder.tests == second.recorder.tests
 
 
 @pytest.mark.parametrize(
@@ -281,7 +260,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("talkative")
-@pytest.mark.parametrize("strategy", ["sparknet", "deepspark"])
+@pytest.mark.parametrize("strategy", strategy_names())
 def test_stop_ends_all_workers_with_a_snapshot(folder: Path, strategy: str) -> None:
     recorder = Recorder()
     plan = make_plan(strategy, 3, folder, max_iter=10**6)
@@ -337,13 +316,13 @@ def damage(folder: Path, entry: int) -> Path:
     return broken
 
 
-@pytest.mark.parametrize("strategy", ["sparknet", "deepspark"])
+@pytest.mark.parametrize("strategy", strategy_names())
 @pytest.mark.parametrize(("entry", "rank"), [(25, 1), (50, 2)])
 def test_worker_that_fails_in_mid_round_ends_the_run_and_is_named(
     folder: Path, strategy: str, entry: int, rank: int
 ) -> None:
     broken = damage(folder, entry)
-    plan = make_plan(strategy, 3, broken, max_iter=10**6, sync_interval=2)
+    plan = make_plan(strategy, 3, broken, max_iter=10**6)
     with pytest.raises(TrainerError, match=rf"^worker {rank} on .*train_lmdb, key b'000{entry}'"):
         run_plan(plan, broken, test_interval=10**6)
 

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.errors import UsageError
 from trainer.plan import DistributedPlan, Milestones
-from trainer.strategies import SparkNetOptions
+from trainer.strategies import AsysgOptions, SparkNetOptions
 
 
 def plan(workers: int, **settings: Any) -> DistributedPlan:
@@ -62,6 +62,16 @@ def test_milestones_count_when_reached_or_passed(
     assert milestones.is_snapshot(before, after) is snapshot
     assert milestones.is_any(before, after) is (test or snapshot)
     assert not Milestones(0, 0).is_any(before, after)
+
+
+def test_rounds_follow_the_schedule() -> None:
+    options = SparkNetOptions(sync_interval=10, post_local=5)
+    assert DistributedPlan("sparknet", options, 2, max_iter=100).rounds == 5 + 5
+
+
+def test_a_plan_checks_its_options_against_its_workers() -> None:
+    with pytest.raises(UsageError, match="max_staleness: expected 3 or more with 4 workers"):
+        DistributedPlan("asysg", AsysgOptions(max_staleness=2), 4, max_iter=100)
 
 
 @pytest.mark.parametrize(

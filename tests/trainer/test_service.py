@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,26 +14,33 @@ import torch
 from pyarrow import flight
 
 from trainer.errors import TrainerError
-from trainer.links import Control
+from trainer.links import Control, Move
 from trainer.parameter_server import wire
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
 from trainer.parameter_server.service import Address, serving
+from trainer.parameter_server.shared import shared_file
 from trainer.plan import DistributedPlan, Milestones
-from trainer.strategies import DeepSparkOptions
+from trainer.strategies import CenterSettings, DeepSparkOptions
 from trainer.strategies.arithmetic import Layout
 
 SIZE = 7
 HOST = "127.0.0.1"
+CENTER = CenterSettings()
 
 
-def make_desk(wait_timeout_s: float = 20.0, size: int = SIZE) -> Desk:
+def make_desk(
+    wait_timeout_s: float = 20.0,
+    size: int = SIZE,
+    settings: CenterSettings = CENTER,
+    shared: Path | None = None,
+) -> Desk:
     plan = DistributedPlan(
         "deepspark", DeepSparkOptions(), 2, max_iter=100, wait_timeout_s=wait_timeout_s
     )
     layout = Layout((slice(0, size),), ())
     start = torch.arange(size).float()
-    return Desk(plan, Milestones(20, 0), start, [torch.ones(size)], layout)
+    return Desk(plan, Milestones(20, 0), start, [torch.ones(size)], layout, settings, shared)
 
 
 @pytest.fixture
@@ -64,7 +72,7 @@ def test_later_attempt_starts_with_the_centre_and_without_momentum(
     link: FlightLink, caplog: pytest.LogCaptureFixture
 ) -> None:
     link.start("there")
-    link.exchange(torch.zeros(SIZE), 1.0, 10)
+    link.exchange(torch.zeros(SIZE), Move("elastic", 1.0), 10)
     link.fail("the disk broke", "traceback", is_lost_peer=False)
     start = link.start("elsewhere")
     assert (start.attempt, start.iteration, list(start.history)) == (2, 10, [])
@@ -76,9 +84,33 @@ def test_later_attempt_starts_with_the_centre_and_without_momentum(
 def test_exchange_crosses_the_wire_exactly(desk: Desk, link: FlightLink) -> None:
     link.start("there")
     values = torch.tensor([0.1, -3e-38, 1e38, 5.0, 1 / 3, 0.0, -0.0])
-    pull = link.exchange(values, 1.0, 10)
+    pull = link.exchange(values, Move("elastic", 1.0), 10)
     assert pull.center.tolist() == list(range(SIZE))
     assert torch.equal(desk.center.copy(), values)
+
+
+def test_steps_fetches_and_counts_cross_the_wire(desk: Desk, link: FlightLink) -> None:
+    link.start("there")
+    pull = link.exchange(torch.ones(SIZE), Move("subtract", 2.0), 10)
+    assert pull.center.tolist() == [value - 2 for value in range(SIZE)]
+    pull = link.exchange(torch.ones(SIZE), Move("subtract"), 11, is_answered=False)
+    assert pull.center.shape == (0,)
+    assert link.fetch().tolist() == [value - 3 for value in range(SIZE)]
+    assert link.exchange(torch.empty(0), Move("count"), 15, is_answered=False).staleness == 0
+    assert desk.center.worker_iterations == 15
+    with pytest.raises(TrainerError, match="not shared"):
+        link.shared()
+
+
+def test_shared_centre_is_the_same_memory_for_driver_and_worker() -> None:
+    with shared_file(SIZE) as path:
+        desk = make_desk(settings=CenterSettings(is_locked=False, is_shared=True), shared=path)
+        with serving(desk, HOST) as address:
+            link = FlightLink(address, 0, timeout_s=20)
+            link.start("there")
+            link.shared()[3] = 99
+            link.close()
+        assert desk.center.copy().tolist() == [0, 1, 2, 99, 4, 5, 6]
 
 
 def test_tensors_longer_than_a_chunk_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +119,7 @@ def test_tensors_longer_than_a_chunk_arrive_whole(monkeypatch: pytest.MonkeyPatc
     with serving(desk, HOST) as address:
         link = FlightLink(address, 1, timeout_s=20)
         assert link.start("there").parameters.tolist() == list(range(37))
-        link.exchange(torch.arange(37).float() * 2, 1.0, 10)
+        link.exchange(torch.arange(37).float() * 2, Move("elastic", 1.0), 10)
         link.close()
     assert desk.center.copy().tolist() == list(range(0, 74, 2))
 
@@ -121,10 +153,10 @@ def test_exchange_that_passes_a_milestone_leaves_a_copy_of_the_centre(
     desk: Desk, link: FlightLink
 ) -> None:
     link.start("there")
-    link.exchange(torch.zeros(SIZE), 1.0, 10)
+    link.exchange(torch.zeros(SIZE), Move("elastic", 1.0), 10)
     assert desk.next_milestone(0) is None
-    link.exchange(torch.ones(SIZE), 1.0, 25)
-    link.exchange(torch.zeros(SIZE), 1.0, 30)
+    link.exchange(torch.ones(SIZE), Move("elastic", 1.0), 25)
+    link.exchange(torch.zeros(SIZE), Move("elastic", 1.0), 30)
     milestone = desk.next_milestone(0)
     assert milestone is not None
     assert (milestone.iteration, milestone.parameters.tolist()) == (25, [1.0] * SIZE)
@@ -170,7 +202,7 @@ def test_call_lost_on_the_way_is_made_again(
         return answers[-1]
 
     monkeypatch.setattr(wire, "receive_message", lose_first)
-    link.exchange(torch.zeros(SIZE), 0.5, 10)
+    link.exchange(torch.zeros(SIZE), Move("elastic", 0.5), 10)
     assert len(answers) == 2
     assert desk.center.copy().tolist() == [value / 2 for value in range(SIZE)]
 
@@ -178,10 +210,24 @@ def test_call_lost_on_the_way_is_made_again(
 # What no worker of ours sends.
 
 BAD_CALLS: list[tuple[Callable[[FlightLink], object], str]] = [
-    (lambda link: link.exchange(torch.ones(SIZE + 1), 0.5, 10), "expected 7 values; received more"),
-    (lambda link: link.exchange(torch.ones(SIZE - 1), 0.5, 10), "expected 7 values; received 6"),
-    (lambda link: link.exchange(torch.full((SIZE,), float("nan")), 0.5, 10), "diverges"),
-    (lambda link: link.exchange(torch.ones(SIZE), 7.0, 10), "expected a rate of 0 to 1"),
+    (
+        lambda link: link.exchange(torch.ones(SIZE + 1), Move("elastic", 0.5), 10),
+        "expected 7 values; received more",
+    ),
+    (
+        lambda link: link.exchange(torch.ones(SIZE - 1), Move("elastic", 0.5), 10),
+        "expected 7 values; received 6",
+    ),
+    (
+        lambda link: link.exchange(torch.full((SIZE,), float("nan")), Move("elastic", 0.5), 10),
+        "diverges",
+    ),
+    (
+        lambda link: link.exchange(torch.ones(SIZE), Move("elastic", 7.0), 10),
+        "expected a rate of 0 to 1",
+    ),
+    (lambda link: link.exchange(torch.ones(SIZE), Move("count"), 10), "received more"),
+    (lambda link: link.exchange(torch.ones(SIZE), Move("eval(1)"), 10), "a move of elastic"),
     (lambda link: link.publish(5, torch.ones(SIZE), []), "expected 14 values; received 7"),
     (lambda link: link._act("explode", {}), "does not understand: KeyError"),
     (lambda link: link._exchange("explode", {}, []), "does not understand: KeyError"),
@@ -203,7 +249,7 @@ def test_bad_calls_are_refused_and_change_nothing(
         call(link)
     assert desk.center.copy().tolist() == list(range(SIZE))
     assert desk.next_milestone(0) is None
-    assert link.exchange(torch.zeros(SIZE), 0.0, 20).staleness == 0
+    assert link.exchange(torch.zeros(SIZE), Move("elastic", 0.0), 20).staleness == 0
 
 
 @pytest.mark.parametrize("token", ["", "wrong"])
@@ -246,7 +292,8 @@ def exchange_raw(address: Address, command: bytes, batch: pa.RecordBatch) -> Non
 NULLS = pa.record_batch([pa.array([1.0, None], pa.float32())], schema=wire.SCHEMA)
 STRINGS = pa.record_batch([pa.array(["a", "b"])], names=["values"])
 PUSH = json.dumps(
-    {"call": "exchange", "rank": 0, "attempt": 1, "sequence": 1, "iteration": 1, "rate": 0.5}
+    {"call": "exchange", "rank": 0, "attempt": 1, "sequence": 1, "iteration": 1}
+    | {"move": {"rule": "elastic", "rate": 0.5}, "is_answered": True}
 ).encode()
 
 

@@ -7,7 +7,9 @@ Asynchronous ones are the tasks of a plain stage: Spark starts a lost one again 
 from __future__ import annotations
 
 import logging
+import pickle
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -17,11 +19,13 @@ from typing import Any, Self, final
 import torch
 from py4j.protocol import Py4JError
 from pyspark import BarrierTaskContext, SparkContext
+from pyspark.errors import PySparkException
 
 from trainer.cluster.base import Cluster, Work
 from trainer.cluster.gloo import joined
 from trainer.cluster.session import first_line, open_context
 from trainer.errors import TrainerError
+from trainer.extensions import Extensions
 from trainer.links import Group
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
@@ -31,14 +35,12 @@ from trainer.worker import WorkerTask
 
 logger = logging.getLogger(__name__)
 
-_JOB_GROUP = "torrefy"
 # The driver's own deadlines come first, with a better message.
 _GRACE_S = 30.0
 
 
-@final
 class SparkCluster(Cluster):
-    """Runs one worker per task of a Spark stage.
+    """Runs one worker per task of a Spark stage. A subclass says by `_run_stage` over what data.
 
     Args:
         plan: The run.
@@ -48,6 +50,7 @@ class SparkCluster(Cluster):
         self._plan = plan
         self._context: SparkContext | None = None
         self._is_ours = False
+        self._group = f"torrefy {secrets.token_hex(4)}"  # runs of one process cancel only their own
 
     def __enter__(self) -> Self:
         self._context, self._is_ours = open_context(self._plan)
@@ -67,21 +70,25 @@ class SparkCluster(Cluster):
         context = self._entered
         host = _numeric(context.getConf().get("spark.driver.host") or "localhost")
         with serving(desk, host, self._plan.port) as address:
-            context.setJobGroup(_JOB_GROUP, "training", interruptOnCancel=True)
-            data = context.parallelize(tasks, len(tasks))
-            job = _Job(work, address, in_group)
+            context.setJobGroup(self._group, "training", interruptOnCancel=True)
+            parcels = [Parcel(task.plan.extensions, pickle.dumps(task)) for task in tasks]
             try:
-                if in_group:
-                    data.barrier().mapPartitions(job).collect()
-                else:
-                    data.mapPartitions(job).collect()
-            except Py4JError as error:
+                self._run_stage(Job(work, address, in_group), parcels)
+            except (Py4JError, PySparkException) as error:
                 logger.debug("Spark's own report:\n%s", error)
-                raise TrainerError(_reason(error)) from error
+                raise TrainerError(reason(error)) from error
+
+    def _run_stage(self, job: Job, parcels: Sequence[Parcel]) -> None:
+        """Run `job` on every parcel, and wait for the end of all."""
+        data = self._entered.parallelize(parcels, len(parcels))
+        if job.in_group:
+            data.barrier().mapPartitions(job).collect()
+        else:
+            data.mapPartitions(job).collect()
 
     def cancel(self) -> None:
         """Have Spark kill the tasks."""
-        self._entered.cancelJobGroup(_JOB_GROUP)
+        self._entered.cancelJobGroup(self._group)
 
     @property
     def _entered(self) -> SparkContext:
@@ -92,21 +99,41 @@ class SparkCluster(Cluster):
 
 @final
 @dataclass(frozen=True)
-class _Job:
+class Parcel:
+    """A task as it travels: what is in it may be of a class in one of the user's own modules."""
+
+    extensions: Extensions
+    pickled: bytes
+
+    def open(self) -> WorkerTask:
+        """Return the task, after importing the user's modules."""
+        self.extensions.install()
+        task: WorkerTask = pickle.loads(self.pickled)
+        return task
+
+
+@final
+@dataclass(frozen=True)
+class Job:
     """What each task of the stage runs, in a Python process of an executor."""
 
     work: Work
     address: Address
     in_group: bool
 
-    def __call__(self, tasks: Iterable[WorkerTask]) -> Iterator[int]:
-        (task,) = tasks
+    def __call__(self, parcels: Iterable[Parcel]) -> Iterator[int]:
+        """Run the one parcel there is, and yield its rank."""
+        (parcel,) = parcels
+        yield self.run(parcel.open())
+
+    def run(self, task: WorkerTask) -> int:
+        """Run a task that has arrived; returns its rank."""
         torch.set_num_threads(task.plan.threads)
         timeout_s = task.plan.wait_timeout_s
         with closing(FlightLink(self.address, task.rank, timeout_s + _GRACE_S)) as link:
             joining = _joining(timeout_s) if self.in_group else nullcontext()
             self.work(task, link, joining)
-        yield task.rank
+        return task.rank
 
 
 def _joining(timeout_s: float) -> AbstractContextManager[Group]:
@@ -126,7 +153,7 @@ def _numeric(host: str) -> str:
     return "127.0.0.1" if host == "localhost" else host
 
 
-def _reason(error: Py4JError) -> str:
+def reason(error: Py4JError | PySparkException) -> str:
     """Return why a job failed, in a line: the worker's own exception, or what became of it."""
     java: Any = getattr(error, "java_exception", None)
     text = str(java.getMessage() if java is not None else error)

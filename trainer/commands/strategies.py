@@ -12,7 +12,7 @@ from typing import Any
 from trainer.extensions import add_extension_flags
 from trainer.strategies import Strategy, get_strategy, strategy_names
 
-_WIDTH, _INDENT = 100, 4
+_WIDTH, _INDENT, _FLAG = 100, 4, 42
 
 
 def add_parser(commands: Any) -> None:
@@ -43,7 +43,9 @@ def describe(name: str) -> str:
     for field in dataclasses.fields(strategy.options_type):
         flag = f"--{field.name.replace('_', '-')}"
         shown = f"{flag} {_values(field)}".rstrip()
-        lines += _wrapped(f"{shown:<36}  {field.metadata['help']} (default {field.default})", 40)
+        lines += _wrapped(
+            f"{shown:<{_FLAG}}{field.metadata['help']} (default {field.default})", _FLAG
+        )
     return "\n".join(lines)
 
 
@@ -63,6 +65,4 @@ def _doc(strategy: type[Strategy[Any, Any]]) -> tuple[str, str]:
 
 def _wrapped(text: str, hang: int = 0) -> list[str]:
     indent = " " * _INDENT
-    return textwrap.wrap(
-        text, _WIDTH, initial_indent=indent, subsequent_indent=indent + " " * max(hang - 2, 0)
-    )
+    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent + " " * hang)

@@ -126,7 +126,8 @@ def _add_strategy_flags(parser: argparse.ArgumentParser) -> None:
         "--deepspark-conf", type=Path, metavar="FILE", help="DeepSpark's own settings file"
     )
     for name, (field, strategies) in _option_fields().items():
-        text = f"{field.metadata['help']} ({', '.join(strategies)}; default {field.default})"
+        names_and_defaults = ", ".join(f"{s} {value}" for s, value in strategies.items())
+        text = f"{field.metadata['help']} (default: {names_and_defaults})"
         group.add_argument(
             f"--{name.replace('_', '-')}", default=None, help=text, **_option_type(field)
         )
@@ -142,12 +143,12 @@ def _option_type(field: dataclasses.Field[Any]) -> dict[str, Any]:
     return {"type": kind, "metavar": kind.__name__.upper()}
 
 
-def _option_fields() -> dict[str, tuple[dataclasses.Field[Any], list[str]]]:
-    """Return the fields of all strategies' options by name, with the strategies that have them."""
-    found: dict[str, tuple[dataclasses.Field[Any], list[str]]] = {}
+def _option_fields() -> dict[str, tuple[dataclasses.Field[Any], dict[str, Any]]]:
+    """Return the fields of all strategies' options by name, with each strategy's default."""
+    found: dict[str, tuple[dataclasses.Field[Any], dict[str, Any]]] = {}
     for strategy in strategy_names():
         for field in dataclasses.fields(get_strategy(strategy).options_type):
-            found.setdefault(field.name, (field, []))[1].append(strategy)
+            found.setdefault(field.name, (field, {}))[1][strategy] = field.default
     return found
 
 

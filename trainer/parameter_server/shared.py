@@ -32,20 +32,10 @@ def shared_file(size: int) -> Iterator[Path]:
     behind, but not the lock, by which the next run tells that it may be removed.
 
     Raises:
-        TrainerError: It cannot be written.
+        TrainerError: There is no room for it.
     """
-    folder = next((folder for folder in _FOLDERS if os.access(folder, os.W_OK)), _FOLDERS[-1])
-    _remove_orphans(folder)
-    name = secrets.token_hex(8)
-    new, path = folder / f"new-{_PREFIX}{name}", folder / f"{_PREFIX}{name}"
+    descriptor, path = _create(size)
     try:
-        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise TrainerError(f"{new}: cannot share memory ({error.strerror})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        new.rename(path)  # only now do others take it for a run's
-        _allocate(descriptor, size, path)
         yield path
     finally:
         path.unlink(missing_ok=True)
@@ -74,16 +64,31 @@ def map_shared(path: Path, size: int, home: str) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _allocate(descriptor: int, size: int, path: Path) -> None:
-    """Claim the memory now: a mapped file that finds none later ends its process."""
+def _create(size: int) -> tuple[int, Path]:
+    """Return a new file of zeros, locked, and its path: in the first folder with room for it."""
+    reasons = []
+    for folder in _FOLDERS:
+        _remove_orphans(folder)
+        try:
+            return _create_in(folder, size)
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror}")
+    raise TrainerError(f"no room to share {4 * size} bytes ({'; '.join(reasons)})")
+
+
+def _create_in(folder: Path, size: int) -> tuple[int, Path]:
+    name = f"{_PREFIX}{secrets.token_hex(8)}"
+    new = folder / f"new-{name}"  # no run's, and nobody's to remove, before it is locked
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.ftruncate(descriptor, 4 * size)
-        if size:
-            os.posix_fallocate(descriptor, 0, 4 * size)
-    except OSError as error:
-        raise TrainerError(
-            f"{path}: no room to share {4 * size} bytes ({error.strerror})"
-        ) from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Claimed now: a mapped file that finds no memory later ends its process.
+        os.posix_fallocate(descriptor, 0, 4 * size)
+        return descriptor, new.rename(folder / name)
+    except OSError:
+        os.close(descriptor)
+        new.unlink()
+        raise
 
 
 def _remove_orphans(folder: Path) -> None:

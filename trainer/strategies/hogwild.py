@@ -18,12 +18,13 @@ from trainer.strategies.registry import register_strategy
 @final
 @register_strategy("hogwild")
 class Hogwild(Strategy[CenterLink, Options]):
-    """After every iteration a worker changes the shared x̃ in place, x̃ ← x̃ - u, and reads it: x_k ← x̃.
+    """After every iteration a worker updates the shared x̃ in place: x̃ ← x̃ - u; x_k ← x̃.
 
-    All workers map the same memory, so they have to run on one host, the driver's. Nothing is
-    locked: an update that another overwrites half way is partly lost, as the paper has it.
-    BatchNorm's statistics are shared as well; there the last writer counts. Momentum stays with
-    the worker. The driver's service only counts iterations.
+    u is what its solver subtracts, of a gradient at what it has read before. All workers map the
+    same memory, so they have to run on one host, the driver's. Nothing is locked: an update that
+    another overwrites half way is partly lost, as the paper has it. BatchNorm's statistics are
+    shared as well; there the last writer counts. Momentum stays with the worker. The driver's
+    service only counts iterations.
 
     Source: Niu et al. 2011 (HOGWILD!), section 3, algorithm 1.
     """

@@ -56,7 +56,7 @@ class SparkNet(Strategy[Group, SparkNetOptions]):
     BatchNorm's statistics are averaged as every blob. By default each worker keeps its momentum.
 
     Source: Moritz et al. 2016 (SparkNet), section 2, algorithm 1; the schedule of τ: Lin et al.
-        2020 (post-local SGD), section 3.
+        2020 (post-local SGD).
     """
 
     is_synchronous = True

@@ -24,7 +24,8 @@ class Sync(Strategy[Group, Options]):
     Differs from Caffe: the statistics of BatchNorm are averaged too, in the same message; there
     each GPU keeps its own, and the first one's are saved.
 
-    Source: caffe/src/caffe/parallel.cpp, NCCL; Moritz et al. 2016 (SparkNet), section 3.
+    Source: caffe/src/caffe/parallel.cpp, NCCL; Moritz et al. 2016 (SparkNet), the
+        naive parallelization that it compares with.
     """
 
     is_synchronous = True
