@@ -168,6 +168,8 @@ class LiveLayer:
                 f"{self.step.param.type} Layer cannot backpropagate to label inputs, nor to others "
                 f'that only choose; take propagate_down: true from "{self.step.bottoms[number]}"'
             )
+        elif self.flags.bottoms[number]:
+            self.bottoms[number].gradients().zero_()  # in place, it still holds the top's
 
     def _accumulate(self, found: Mapping[int, Tensor | None]) -> None:
         learned = zip(self.layer.blobs, self.layer.blob_names, self.learned, strict=True)

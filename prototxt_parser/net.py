@@ -286,10 +286,13 @@ class Net(nn.Module):
                 self._loss_terms.append(total if weight == 1 else total * weight)
 
     def _bottoms(self, step: Step) -> list[Tensor]:
-        """Return the bottoms, cut off or made differentiable as `propagate_down` says."""
+        """Return the bottoms, cut off or made differentiable as `propagate_down` says.
+
+        As in Caffe, `force_backward` prevails where it says false.
+        """
         bottoms = [self.blobs[name] for name in step.bottoms]
         for i, propagates in enumerate(step.param.propagate_down):
-            if not propagates:
+            if not propagates and not self._force_backward:
                 bottoms[i] = bottoms[i].detach()
             elif not bottoms[i].requires_grad and bottoms[i].is_floating_point():
                 bottoms[i] = bottoms[i].detach().requires_grad_()

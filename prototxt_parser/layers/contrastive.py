@@ -7,6 +7,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from prototxt_parser.errors import LayerError
 from prototxt_parser.layers.base import Layer, exactly
@@ -22,7 +23,7 @@ class ContrastiveLoss(Layer):
     """1/(2N) · Σ [d² for similar pairs, max(margin - d, 0)² for others], d = ‖a - b‖₂.
 
     With `legacy_version` the others count max(margin - d², 0). The gradient of the others divides
-    by d + 1e-4, as in Caffe, so that it exists at d = 0.
+    by d + 1e-4, as in Caffe, so that it exists at d = 0. At the margin it is 0.
 
     Shape: a and b (N, C, …), y (N, …) with non-zero meaning similar -> ().
     Differs from PyTorch: there is no such loss; CosineEmbeddingLoss measures angles.
@@ -50,9 +51,9 @@ class ContrastiveLoss(Layer):
         similar = bottoms[2].detach().reshape(number).trunc() != 0
         square = difference.square().sum(dim=1)
         if settings.legacy_version:
-            apart = (settings.margin - square).clamp(min=0)
+            apart = functional.relu(settings.margin - square)
         else:
-            apart = (settings.margin - _distance(square)).clamp(min=0).square()
+            apart = functional.relu(settings.margin - _distance(square)).square()
         return torch.where(similar, square, apart).sum() / (2 * number)
 
 

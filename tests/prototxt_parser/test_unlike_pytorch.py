@@ -140,6 +140,23 @@ def test_contrastive_gradient_divides_by_a_little_more_than_the_distance() -> No
     torch.testing.assert_close(net.diff("b"), -wanted)
 
 
+@pytest.mark.parametrize("legacy", ["true", "false"])
+def test_a_pair_just_at_the_margin_gets_no_gradient(legacy: str) -> None:
+    net = net_from(
+        'layer { name: "l" type: "ContrastiveLoss" bottom: "a" bottom: "b" bottom: "s" '
+        f"contrastive_loss_param {{ margin: 1 legacy_version: {legacy} }} }}",
+        a=(2, 3),
+        b=(2, 3),
+        s=(2,),
+    )
+    # The distances are 1, just the margin, and 1/2.
+    a = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
+    net({"a": a, "b": torch.zeros(2, 3), "s": torch.zeros(2)})
+    net.backward()
+    assert not net.diff("a")[0].any()
+    assert net.diff("a")[1, 1] < 0
+
+
 TWO_LOSSES = (
     'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "p" inner_product_param '
     '{ num_output: 4 weight_filler { type: "xavier" } } } '

@@ -390,6 +390,45 @@ def test_arrays_of_another_kind_are_refused(write: Write) -> None:
         net.forward()
 
 
+@pytest.mark.parametrize("top", ["x", "y"], ids=["in place", "apart"])
+def test_a_bias_as_large_as_its_bottom_gets_the_gradient_of_the_top(write: Write, top: str) -> None:
+    net = caffe.Net(
+        write(
+            "force_backward: true "
+            'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 } } } '
+            f'layer {{ name: "s" type: "Scale" bottom: "x" top: "{top}" '
+            "scale_param { axis: 0 num_axes: -1 bias_term: true filler { value: 2 } } }"
+        ),
+        caffe.TRAIN,
+    )
+    net.blobs["x"].data[...] = 5
+    net.forward()
+    diff = np.arange(6, dtype=np.float32).reshape(3, 2)
+    net.blobs[top].diff[...] = diff
+    net.backward()
+    np.testing.assert_array_equal(net.blobs["x"].diff, 2 * diff)
+    np.testing.assert_array_equal(net.params["s"][0].diff, 5 * diff)
+    np.testing.assert_array_equal(net.params["s"][1].diff, diff)
+
+
+@pytest.mark.parametrize("top", ["x", "y"], ids=["in place", "apart"])
+def test_a_constant_passes_no_gradient(write: Write, top: str) -> None:
+    net = caffe.Net(
+        write(
+            "force_backward: true "
+            'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 } } } '
+            f'layer {{ name: "p" type: "Power" bottom: "x" top: "{top}" '
+            "power_param { power: 2 scale: 0 shift: 3 } }"
+        ),
+        caffe.TRAIN,
+    )
+    net.forward()
+    assert (net.blobs[top].data == 9).all()
+    net.blobs["x"].diff[...] = net.blobs[top].diff[...] = 7
+    net.backward()
+    assert not net.blobs["x"].diff.any()
+
+
 def both(name: str, shapes: dict[str, tuple[int, ...]]) -> list[Net]:
     definition = read_net(name)
     return [

@@ -380,10 +380,12 @@ def test_runs_repeat_bit_for_bit(folder: Path, strategy: str) -> None:
     assert first.result.iteration == second.result.iteration == 100
 
 
-def resumed(folder: Path, strategy: str, options: dict[str, Any], start: int) -> Outcome:
+def resumed(
+    folder: Path, strategy: str, options: dict[str, Any], start: int, end: int = 60
+) -> Outcome:
     settings = {"lr_policy": "inv", "gamma": 0.1, "power": 0.75}
     run_plan(make_plan(strategy, 2, folder, max_iter=start, **options), folder, **settings)
-    rest = make_plan(strategy, 2, folder, max_iter=60, start_iteration=start, **options)
+    rest = make_plan(strategy, 2, folder, max_iter=end, start_iteration=start, **options)
     state = folder / f"tiny_iter_{start}.solverstate"
     return run_plan(rest, folder, change=lambda solver: solver.restore(state), **settings)
 
@@ -412,6 +414,8 @@ def test_sync_workers_stay_the_same_where_shares_are_uneven(folder: Path) -> Non
         rates[record["rank"]].append(record["lr"])
     assert rates[0][:-1] == rates[1][:-1]
     assert len(rates[0]) == len(rates[1]) == 20
+    shorter = resumed(folder, "sync", {}, 21, end=59)
+    assert not torch.equal(outcome.parameters, shorter.parameters)
 
 
 def test_elastic_run_tests_and_saves_the_centre(folder: Path) -> None:

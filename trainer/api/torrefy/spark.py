@@ -5,7 +5,13 @@ from torrefy.spark import CaffeEstimator
 model = CaffeEstimator(net="lenet_train_test.prototxt", num_workers=4).fit(df)
 """
 
-from trainer.cluster.dataframe import CaffeEstimator, CaffeModel, TrainingSummary
+try:
+    from trainer.cluster.dataframe import CaffeEstimator, CaffeModel, TrainingSummary
+except ImportError as error:
+    raise ImportError(
+        f"torrefy.spark needs pyspark with its JVM, and pyarrow ({error}): "
+        "pip install 'torrefy[spark]'"
+    ) from error
 
 __all__ = ["CaffeEstimator", "CaffeModel", "TrainingSummary"]
 

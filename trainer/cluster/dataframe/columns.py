@@ -150,17 +150,29 @@ def map_in_arrow(
     return DataFrame(java._jdf.mapInArrow(call._jc, barrier, None), frame.sparkSession)
 
 
-def partitions(frame: DataFrame) -> int | None:
-    """Return in how many partitions the rows lie, None if counting them would cost a run of Spark.
+def lies_in(frame: DataFrame, count: int) -> bool:
+    """Return whether the rows are known to lie in `count` partitions that a barrier stage can read.
 
-    Of a plan that Spark adapts while it runs, only one that ends in a repartitioning is known.
+    Such a stage cannot begin with partitions joined to fewer (coalesce, union, limit). Of a plan
+    that Spark adapts while it runs, only one that ends in a repartitioning is known.
     """
     java: Any = frame
     execution = java._jdf.queryExecution()
     if execution.executedPlan().getClass().getSimpleName() != "AdaptiveSparkPlanExec":
-        return int(execution.toRdd().getNumPartitions())
+        return all(rdd.getNumPartitions() == count for rdd in _stage(execution.toRdd()))
     plan = execution.optimizedPlan()
-    return int(plan.numPartitions()) if plan.getClass().getSimpleName() == "Repartition" else None
+    is_known = plan.getClass().getSimpleName() == "Repartition" and plan.shuffle()
+    return bool(is_known and plan.numPartitions() == count)
+
+
+def _stage(rdd: Any) -> Iterator[Any]:
+    """Yield an RDD of the JVM and all that are computed in the same stage."""
+    yield rdd
+    dependencies = rdd.dependencies()
+    for number in range(dependencies.size()):
+        dependency = dependencies.apply(number)
+        if dependency.getClass().getSimpleName() != "ShuffleDependency":
+            yield from _stage(dependency.rdd())
 
 
 def cores_of_a_task(frame: DataFrame) -> int:

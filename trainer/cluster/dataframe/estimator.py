@@ -21,7 +21,7 @@ from trainer.cluster.dataframe.cluster import DataFrameCluster
 from trainer.cluster.dataframe.columns import (
     check_session,
     cores_of_a_task,
-    partitions,
+    lies_in,
     select,
     split,
 )
@@ -97,9 +97,9 @@ class CaffeEstimator(
             shapes = solver.net.blob_shapes
         validation = {}
         if held_out is not None:
-            validation = evaluate(
-                testing.frozen(weights, plan.extensions), select(held_out, testing.columns)
-            )
+            tested = testing.frozen(weights, plan.extensions)
+            apart = select(held_out, testing.columns)
+            validation = evaluate(tested, apart, testing.batch_size)
         deployed = deploy(testing, shapes, named=self.isDefined(self.inputCols))
         texts = print_text(training.definition.param), print_text(param)
         model = CaffeModel(TrainedNet(*texts, weights, deployed))
@@ -113,7 +113,7 @@ class CaffeEstimator(
         weight = columns_of(self).sampling_weight(list(training.columns))
         chosen = select(rows, training.columns, weight)
         count, force = self.getOrDefault(self.numWorkers), self.getOrDefault(self.forceRepartition)
-        return chosen if partitions(dataset) == count and not force else chosen.repartition(count)
+        return chosen if lies_in(dataset, count) and not force else chosen.repartition(count)
 
 
 def _solver(param: SolverParameter, training: Side, seed: int) -> Solver:

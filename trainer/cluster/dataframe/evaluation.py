@@ -14,7 +14,7 @@ from trainer.cluster.spark import reason
 from trainer.errors import TrainerError, UsageError
 
 
-def evaluate(net: FrozenNet, frame: DataFrame) -> dict[str, float]:
+def evaluate(net: FrozenNet, frame: DataFrame, batch_size: int) -> dict[str, float]:
     """Return the mean over all rows of every loss and measure of a net, by the blob's name.
 
     A batch gives one value, which counts for all of its rows. Only sums come to the driver.
@@ -22,6 +22,7 @@ def evaluate(net: FrozenNet, frame: DataFrame) -> dict[str, float]:
     Args:
         net: Built for the TEST phase.
         frame: A column for each of its inputs, in their order.
+        batch_size: Rows of a batch.
 
     Raises:
         UsageError: There is no row, or the net measures nothing.
@@ -29,7 +30,8 @@ def evaluate(net: FrozenNet, frame: DataFrame) -> dict[str, float]:
     """
     broadcast = frame.sparkSession.sparkContext.broadcast(net)
     try:
-        found = map_in_arrow(frame, Evaluation(broadcast), Evaluation.SCHEMA).collect()
+        test = Evaluation(broadcast, batch_size)
+        found = map_in_arrow(frame, test, Evaluation.SCHEMA).collect()
     except (Py4JError, PySparkException) as error:
         raise TrainerError(f"validation: {reason(error)}") from error
     finally:

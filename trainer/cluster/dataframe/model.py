@@ -46,6 +46,7 @@ class CaffeModel(Model, PredictionParams, MLReadable["CaffeModel"], MLWritable):
         self._setDefault(batchSize=_BATCH_SIZE)
         self._trained = trained
         self._broadcast: Broadcast[FrozenNet] | None = None
+        self._application = ""
         self.summary: TrainingSummary | None = None
 
     @property
@@ -93,7 +94,8 @@ class CaffeModel(Model, PredictionParams, MLReadable["CaffeModel"], MLWritable):
         if not wanted:
             return dataset
         deployed = self._trained.deployed
-        udf = Prediction(self._shared(dataset), deployed.head, tuple(wanted.values()))
+        size = self.getOrDefault(self.batchSize)
+        udf = Prediction(self._shared(dataset), size, deployed.head, tuple(wanted.values()))
         chosen = self._columns().of([each.blob for each in deployed.inputs])
         full = dataset.withColumn(_RESULT, call_in_arrow(udf, udf.schema, dataset, chosen))
         new = [
@@ -137,17 +139,18 @@ class CaffeModel(Model, PredictionParams, MLReadable["CaffeModel"], MLWritable):
 
     def _shared(self, dataset: DataFrame) -> Broadcast[FrozenNet]:
         """Return the net where executors find it; it goes to each of them once."""
-        if self._broadcast is None:
+        context = dataset.sparkSession.sparkContext
+        if self._broadcast is None or self._application != context.applicationId:
             deployed = self._trained.deployed
             net = FrozenNet(
                 NetDefinition(deployed.net),
                 NetState(phase=TEST),
                 deployed.inputs,
                 self._trained.weights,
-                self.getOrDefault(self.batchSize),
                 self.extensions(),
             )
-            self._broadcast = dataset.sparkSession.sparkContext.broadcast(net)
+            self._broadcast = context.broadcast(net)
+            self._application = context.applicationId
         return self._broadcast
 
 

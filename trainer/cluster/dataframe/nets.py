@@ -36,7 +36,6 @@ class FrozenNet:
         state: What it is built for.
         inputs: How its blobs are made.
         weights: A caffemodel.
-        batch_size: Rows of a batch.
         extensions: The user's modules.
     """
 
@@ -44,13 +43,12 @@ class FrozenNet:
     state: NetState
     inputs: tuple[Input, ...]
     weights: bytes
-    batch_size: int
     extensions: Extensions
 
     def build(self) -> Net:
         """Build the net and load the weights."""
         self.extensions.install()
-        shapes = {each.blob: each.top_shape(self.batch_size) for each in self.inputs}
+        shapes = {each.blob: each.top_shape(1) for each in self.inputs}
         net = build_for_state(self.definition, self.state, input_shapes=shapes)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "weights.caffemodel")
@@ -91,9 +89,15 @@ def _run(frozen: FrozenNet, net: Net, arrays: Sequence[Any], first: int) -> None
 @final
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums up losses and measures over a partition, for `map_in_arrow`."""
+    """Sums up losses and measures over a partition, for `map_in_arrow`.
+
+    Attributes:
+        net: The net.
+        batch_size: Rows of a batch.
+    """
 
     net: Broadcast[FrozenNet]
+    batch_size: int
 
     SCHEMA = "metric string, total double, rows long"
 
@@ -102,9 +106,9 @@ class Evaluation:
         """Yield one record per measure: the sum over rows of its mean in their batch."""
         frozen, net = _opened(self.net)
         names = measures(net)
-        totals, rows, size = dict.fromkeys(names, 0.0), 0, frozen.batch_size
+        totals, rows = dict.fromkeys(names, 0.0), 0
         for batch in batches:
-            for first, arrays in _slices(batch.columns, size) if batch.num_rows else ():
+            for first, arrays in _slices(batch.columns, self.batch_size) if batch.num_rows else ():
                 _run(frozen, net, arrays, rows + first)
                 count = len(arrays[0])
                 for name in names:
@@ -133,11 +137,13 @@ class Prediction:
 
     Attributes:
         net: The net.
+        batch_size: Rows of a batch.
         head: Where predictions come from.
         wants: What the fields of the result hold: "prediction", "probability", or `blob:NAME`.
     """
 
     net: Broadcast[FrozenNet]
+    batch_size: int
     head: Head | None
     wants: tuple[str, ...]
 
@@ -147,7 +153,7 @@ class Prediction:
         frozen, net = _opened(self.net)
         for struct in structs:
             parts = []
-            for first, arrays in _slices(struct.flatten(), frozen.batch_size):
+            for first, arrays in _slices(struct.flatten(), self.batch_size):
                 _run(frozen, net, arrays, first)
                 columns = [self._column(net.blobs, want, len(arrays[0])) for want in self.wants]
                 parts.append(pa.StructArray.from_arrays(columns, self.fields))

@@ -123,7 +123,7 @@ class Side:
     def frozen(self, weights: bytes, extensions: Extensions) -> FrozenNet:
         """Return the net with these weights, to be sent to executors."""
         place = (self.definition, self.state, self.inputs)
-        return FrozenNet(*place, weights, self.batch_size, extensions)
+        return FrozenNet(*place, weights, extensions)
 
     def with_labels(self, rules: Mapping[str, Labels]) -> Side:
         """Return the same with rules for the labels."""
