@@ -13,8 +13,8 @@ from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.text import parse_text
 
 
-def net_from(layers: str, **shapes: tuple[int, ...]) -> Net:
-    text = "force_backward: true " + layers
+def net_from(layers: str, *, force: bool = True, **shapes: tuple[int, ...]) -> Net:
+    text = f"force_backward: {str(force).lower()} {layers}"
     for name in reversed(shapes):
         text = f'layer {{ name: "{name}" type: "Input" top: "{name}" }} {text}'
     param = parse_text(text, caffe_pb2.NetParameter(), "test.prototxt")
@@ -93,12 +93,26 @@ def test_eltwise_takes_coefficients_for_a_maximum_and_ignores_them() -> None:
 
 def test_scale_leaves_the_gradient_of_a_bottom_alone_that_gets_none() -> None:
     net = net_from(
+        'layer { name: "first" type: "Scale" bottom: "x" top: "h" } '
+        'layer { name: "l" type: "Scale" bottom: "h" top: "y" propagate_down: false }',
+        force=False,
+        x=(2, 3),
+    )
+    net.keeps_diffs = True
+    net({"x": torch.full((2, 3), 4.0)})
+    net.backward({"y": torch.ones(2, 3)})
+    assert not net.diff("h").any()
+    assert net.flat.grad.tolist() == [0, 0, 0, 8, 8, 8]
+
+
+def test_force_backward_prevails_where_propagate_down_says_false() -> None:
+    net = net_from(
         'layer { name: "l" type: "Scale" bottom: "x" top: "y" propagate_down: false }', x=(2, 3)
     )
     net.keeps_diffs = True
     net({"x": torch.full((2, 3), 4.0)})
     net.backward({"y": torch.ones(2, 3)})
-    assert not net.diff("x").any()
+    assert net.diff("x").tolist() == [[1, 1, 1], [1, 1, 1]]
     assert net.flat.grad.tolist() == [8, 8, 8]
 
 
