@@ -285,14 +285,18 @@ class Net(nn.Module):
                 total = value if value.dim() == 0 else value.sum()
                 self._loss_terms.append(total if weight == 1 else total * weight)
 
-    def _bottoms(self, step: Step) -> list[Tensor]:
-        """Return the bottoms, cut off or made differentiable as `propagate_down` says.
+    def propagate_down(self, step: Step) -> list[bool]:
+        """Return for each bottom that the definition decides on whether it gets a gradient.
 
-        As in Caffe, `force_backward` prevails where it says false.
+        As in Caffe, `force_backward` prevails over false.
         """
+        return [written or self._force_backward for written in step.param.propagate_down]
+
+    def _bottoms(self, step: Step) -> list[Tensor]:
+        """Return the bottoms, cut off or made differentiable as `propagate_down` says."""
         bottoms = [self.blobs[name] for name in step.bottoms]
-        for i, propagates in enumerate(step.param.propagate_down):
-            if not propagates and not self._force_backward:
+        for i, propagates in enumerate(self.propagate_down(step)):
+            if not propagates:
                 bottoms[i] = bottoms[i].detach()
             elif not bottoms[i].requires_grad and bottoms[i].is_floating_point():
                 bottoms[i] = bottoms[i].detach().requires_grad_()

@@ -99,7 +99,7 @@ class NetTimer:
         self.times = [LayerTime(spent.name) for spent in self.times]
 
     def _forward(self, step: Step, blobs: dict[str, Tensor], spent: LayerTime) -> _Pass:
-        bottoms = [] if step.is_source else _leaves(step, blobs)
+        bottoms = [] if step.is_source else self._leaves(step, blobs)
         start = self._clock()
         if step.is_source:
             read = self._read(step)
@@ -132,20 +132,19 @@ class NetTimer:
             return self._zeros
         return self._feeds[step.param.name].next()
 
+    def _leaves(self, step: Step, blobs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the bottoms as leaves, which want gradients as `propagate_down` says."""
+        values = [blobs[name] for name in step.bottoms]
+        wanted = self._net.propagate_down(step) or [value.requires_grad for value in values]
+        return [
+            value.detach().requires_grad_(is_wanted and value.is_floating_point())
+            for value, is_wanted in zip(values, wanted, strict=True)
+        ]
+
     def _clock(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
-
-
-def _leaves(step: Step, blobs: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return the bottoms as leaves, which want gradients as `propagate_down` says."""
-    values = [blobs[name] for name in step.bottoms]
-    wanted = step.param.propagate_down or [value.requires_grad for value in values]
-    return [
-        value.detach().requires_grad_(is_wanted and value.is_floating_point())
-        for value, is_wanted in zip(values, wanted, strict=True)
-    ]
 
 
 def _run(step: Step, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
