@@ -12,13 +12,14 @@ import torch
 from frames import CLASSES, LAYERS, LINE_NET, PAIRS_NET, SHAPE, estimator, image_frame, images
 from PIL import Image
 from pyspark import TaskContext
-from pyspark.ml.linalg import Vectors, VectorUDT
+from pyspark.ml.functions import array_to_vector
+from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.functions import udf
 
 from prototxt_parser import build_net, load_weights, read_net
 from trainer.cluster.dataframe import CaffeEstimator, CaffeModel
+from trainer.cluster.dataframe.columns import lies_in
 from trainer.errors import DataError, TrainerError, UsageError
 
 pytestmark = pytest.mark.cluster
@@ -48,7 +49,8 @@ def test_it_learns_and_tests_on_the_rows_held_out(model: CaffeModel, frame: Data
     assert summary is not None
     assert (summary.iterations, summary.samples) == (120, 600)
     assert summary.loss_history[0][1] > 4 * summary.loss_history[-1][1]
-    assert set(summary.validation) == {"accuracy", "loss"}
+    assert set(summary.validation) == set(summary.initial_validation) == {"accuracy", "loss"}
+    assert summary.initial_validation["loss"] > 4 * summary.validation["loss"]
     apart = frame.filter("apart")
     assert summary.validation["accuracy"] == pytest.approx(accuracy(model, apart))
     assert summary.validation["accuracy"] > 0.9
@@ -90,8 +92,7 @@ def png(pixels: np.ndarray) -> bytearray:
 
 
 def as_vectors(frame: DataFrame) -> DataFrame:
-    dense = udf(Vectors.dense, VectorUDT())
-    return frame.select(dense("values").alias("features"), "label")
+    return frame.select(array_to_vector("values").alias("features"), "label")
 
 
 def as_doubles(frame: DataFrame) -> DataFrame:
@@ -222,16 +223,13 @@ def test_a_worker_without_rows_says_so(
 def test_a_lost_worker_reads_its_partition_again(
     spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def die_once(number):  # Spark would take hints for the type of an Arrow function
+    def make_row(number: int) -> tuple[list[float], int]:
         if number == 11 and TaskContext.get().attemptNumber() == 0:
             os._exit(1)
-        return number
+        return [1.0 * number, 2, 3, 0, 1, 0], number % CLASSES
 
-    rows = spark.range(12, numPartitions=2).withColumn("id", udf(die_once, "long")("id"))
-    data = rows.select(
-        F.expr("array(id, id * 2, id % 3, 1, 0, 1)").alias("features"),
-        (F.col("id") % CLASSES).alias("label"),
-    )
+    numbers = spark.sparkContext.range(12, numSlices=2)
+    data = spark.createDataFrame(numbers.map(make_row), "features array<double>, label int")
     caplog.set_level(logging.WARNING, "trainer")
     trained = estimator(tmp_path, strategy="deepspark", max_iter=40).fit(data)
     assert trained.summary.iterations == 40
@@ -285,6 +283,40 @@ def test_wrong_params_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(TrainerError, match=message):
         estimator(tmp_path, **params).fit(frame.withColumn("words", F.lit("one")))
+
+
+def test_rows_stay_where_they_lie_only_if_a_barrier_stage_can_read_them(
+    spark: SparkSession,
+) -> None:
+    two = spark.range(12, numPartitions=2)
+    assert lies_in(two, 2)
+    assert lies_in(two.filter("id > 3").withColumn("twice", F.col("id") * 2), 2)
+    assert lies_in(two.repartition(3), 3)
+    assert not lies_in(two, 3)
+    assert not lies_in(two.coalesce(1), 1)
+    assert not lies_in(two.union(two), 4)
+    assert not lies_in(two.groupBy("id").count(), 3)
+
+
+def test_fits_in_a_seed_are_equal(frame: DataFrame, tmp_path: Path) -> None:
+    data = frame.select("features", "label").repartition(1)
+    weights = []
+    for seed in (7, 7, 8):
+        one = estimator(tmp_path, num_workers=1, max_iter=6, seed=seed).fit(data)
+        one.save_caffemodel(tmp_path / "one")
+        weights.append((tmp_path / "one").read_bytes())
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_wrong_row_held_out_is_found_before_the_training(
+    frame: DataFrame, tmp_path: Path
+) -> None:
+    bad = frame.withColumn("label", F.when(F.col("apart"), 9).otherwise(F.col("label")))
+    endless = estimator(tmp_path, validation_indicator_col="apart", max_iter=10**8)
+    with pytest.raises(TrainerError, match=r"validation: .*label from 0 to 3.*received 9"):
+        endless.fit(bad)
+    with pytest.raises(UsageError, match="no row is held out"):
+        endless.fit(frame.withColumn("apart", F.lit(None).cast("boolean")))
 
 
 def test_raw_bytes_need_a_shape(frame: DataFrame, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The estimator and its model among pyspark.ml's own: Params, files, pipelines, grids."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,3 +162,27 @@ def test_shipped_nets_are_found_by_name(spark: SparkSession) -> None:
     fitted = lenet.fit(rows)
     assert fitted.summary.samples == 32
     assert len(fitted.transform(rows).head().probability) == 10
+
+
+def test_the_example_of_the_docs_runs(
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/dataframes.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert names["model"].summary.validation["accuracy"] > 0.9
+    assert len(names["result"].head().features_500) == 500
+    assert Path("lenet.caffemodel").stat().st_size > 10**6
+    assert float(capsys.readouterr().out.splitlines()[-1]) > 0.9
+
+
+def test_the_docs_name_every_param() -> None:
+    page = (Path(__file__).parents[2] / "docs/dataframes.md").read_text(encoding="utf-8")
+    table = page.split("## Params")[1].split("## Spark Connect")[0]
+    assert set(re.findall(r"`(\w+)`(?=[^|]*\|[^|]*\|[^|]*\|\n)", table)) == {
+        param.name for param in CaffeEstimator().params
+    }

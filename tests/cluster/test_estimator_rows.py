@@ -67,7 +67,7 @@ def test_raw_bytes_are_not_copied() -> None:
 )
 def test_wrong_rows_are_named(array: pa.Array, spec: Input, message: str | None) -> None:
     if message is None:  # an image file, which is decoded when it is used
-        with pytest.raises(DataError, match="row 7 .*cannot be decoded"):
+        with pytest.raises(DataError, match=r"row 7 .*cannot be decoded"):
             rows_of(array, spec, 7)[0]
         return
     with pytest.raises(DataError, match=message):

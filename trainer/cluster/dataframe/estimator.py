@@ -30,6 +30,7 @@ from trainer.cluster.dataframe.heads import label_rules
 from trainer.cluster.dataframe.inputs import with_fed_inputs
 from trainer.cluster.dataframe.model import CaffeModel
 from trainer.cluster.dataframe.model_files import TrainedNet
+from trainer.cluster.dataframe.nets import FrozenNet
 from trainer.cluster.dataframe.params import TrainingParams
 from trainer.cluster.dataframe.prediction import deploy
 from trainer.cluster.dataframe.row_feed import ShapesOnly
@@ -43,6 +44,7 @@ from trainer.cluster.dataframe.training import (
     without_side_effects,
 )
 from trainer.coordinator import run_distributed
+from trainer.plan import DistributedPlan
 
 
 @final
@@ -67,7 +69,7 @@ class CaffeEstimator(
 
     def __init__(self, **params: Any) -> None:
         super().__init__()
-        self._setDefault(strategy="sparknet", numWorkers=1, device="cpu", seed=0)
+        self._setDefault(strategy="sparknet", numWorkers=1, device="cpu")
         self._setDefault(forceRepartition=False)
         self.setParams(**params)
 
@@ -81,31 +83,27 @@ class CaffeEstimator(
         check_session(dataset)
         self.extensions().install()
         param, net = read_files(self)
-        plan = make_plan(self, param.max_iter, cores_of_a_task(dataset))
+        plan = make_plan(self, param, cores_of_a_task(dataset))
         rows, held_out = split(dataset, self.optional(self.validationIndicatorCol))
         training, testing = read_sides(self, param, net, rows)
-        history = LossHistory()
         with closing(_solver(without_side_effects(param), training, plan.seed)) as solver:
             rules = label_rules(training.definition, training.state, solver.net)
             training, testing = training.with_labels(rules), testing.with_labels(rules)
-            place = DataFrameCluster(
-                plan, self._dealt(rows, training, dataset), training.inputs, training.batch_size
-            )
+            before = {}
+            if param.test_initialization:  # so that a wrong row is found before the work
+                before = _validation(testing, held_out, _caffemodel(training, solver.net), plan)
+            frame = self._dealt(rows, training, dataset)
+            cluster = DataFrameCluster(plan, frame, training.inputs, training.batch_size)
+            losses = LossHistory()
             definition = with_fed_inputs(training.definition)
-            result = run_distributed(solver, plan, observer=history, net=definition, cluster=place)
-            weights = _caffemodel(training, solver.net)
-            shapes = solver.net.blob_shapes
-        validation = {}
-        if held_out is not None:
-            tested = testing.frozen(weights, plan.extensions)
-            apart = select(held_out, testing.columns)
-            validation = evaluate(tested, apart, testing.batch_size)
+            result = run_distributed(solver, plan, observer=losses, net=definition, cluster=cluster)
+            weights, shapes = _caffemodel(training, solver.net), solver.net.blob_shapes
+        after = _validation(testing, held_out, weights, plan)
         deployed = deploy(testing, shapes, named=self.isDefined(self.inputCols))
         texts = print_text(training.definition.param), print_text(param)
         model = CaffeModel(TrainedNet(*texts, weights, deployed))
-        model.summary = TrainingSummary(
-            result.iteration, result.samples, result.seconds, tuple(history.losses), validation
-        )
+        numbers = result.iteration, result.samples, result.seconds
+        model.summary = TrainingSummary(*numbers, tuple(losses.losses), before, after)
         return self._copyValues(model._resetUid(self.uid))
 
     def _dealt(self, rows: DataFrame, training: Side, dataset: DataFrame) -> DataFrame:
@@ -125,6 +123,16 @@ def _solver(param: SolverParameter, training: Side, seed: int) -> Solver:
         seed=seed,
         with_test_nets=False,
     )
+
+
+def _validation(
+    testing: Side, held_out: DataFrame | None, weights: bytes, plan: DistributedPlan
+) -> dict[str, float]:
+    """Return the means over the rows held out; {} if none are."""
+    if held_out is None:
+        return {}
+    net = FrozenNet(testing.definition, testing.state, testing.inputs, weights, plan.extensions)
+    return evaluate(net, select(held_out, testing.columns), testing.batch_size)
 
 
 def _caffemodel(training: Side, trained: Net) -> bytes:

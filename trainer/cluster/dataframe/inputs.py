@@ -141,7 +141,7 @@ class Input:
         """
         image = self.open_image(encoded)
         expected, received = self.shape, image.shape
-        if received[0] != expected[0] or (received != expected and not self.varies):
+        if received[:1] != expected[:1] or (received != expected and not self.varies):
             raise DataError(f"expected an image of the shape {expected}; received {received}")
         return image
 
@@ -194,7 +194,9 @@ class BlobMaker:
     def __init__(self, inputs: Sequence[Input], seed: int = 0, stream: int = 0) -> None:
         self._inputs = inputs
         self._transformers = {
-            each.blob: each.transformer(seed, stream) for each in inputs if each.transform
+            each.blob: each.transformer(seed, stream)
+            for each in inputs
+            if each.transform is not None
         }
 
     def __call__(self, rows: Sequence[Sequence[Image]], first_item: int) -> Mapping[str, Tensor]:

@@ -151,12 +151,14 @@ class Prediction:
     def __call__(self, structs: Iterator[Any]) -> Iterator[Any]:
         """Yield a struct of results for every struct of rows."""
         frozen, net = _opened(self.net)
+        rows = 0
         for struct in structs:
             parts = []
             for first, arrays in _slices(struct.flatten(), self.batch_size):
-                _run(frozen, net, arrays, first)
+                _run(frozen, net, arrays, rows + first)
                 columns = [self._column(net.blobs, want, len(arrays[0])) for want in self.wants]
                 parts.append(pa.StructArray.from_arrays(columns, self.fields))
+            rows += len(struct)
             yield pa.concat_arrays(parts) if parts else pa.array([], self._type)
 
     @property

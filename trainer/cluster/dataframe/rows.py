@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final, overload
+from typing import Any, final
 
 import numpy as np
 import pyarrow as pa
@@ -104,7 +103,7 @@ class Column:
 
     def __init__(self, spec: Input) -> None:
         self._spec = spec
-        self._pieces: list[Sequence[Image]] = []
+        self._pieces: list[Any] = []
         self._starts: list[int] = []
         self._size = 0
 
@@ -123,11 +122,12 @@ class Column:
 
     def __getitem__(self, row: int) -> Image:
         piece = bisect_right(self._starts, row) - 1
-        return self._pieces[piece][row - self._starts[piece]]
+        found: Image = self._pieces[piece][row - self._starts[piece]]
+        return found
 
 
 @final
-class _ImageFiles(Sequence[Image]):
+class _ImageFiles:
     """Images in the compressed form in which they came."""
 
     def __init__(self, array: Any, spec: Input, first: int) -> None:
@@ -136,15 +136,7 @@ class _ImageFiles(Sequence[Image]):
     def __len__(self) -> int:
         return len(self._array)
 
-    @overload
-    def __getitem__(self, index: int) -> Image: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Image]: ...
-
-    def __getitem__(self, index: int | slice) -> Image | Sequence[Image]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Image:
         try:
             return self._spec.decode(self._array[index].as_py())
         except DataError as error:
@@ -157,8 +149,6 @@ def _raw(array: Any, spec: Input, first: int) -> Image:
     offsets = np.frombuffer(ends, kind)[array.offset : array.offset + len(array) + 1]
     lengths = np.diff(offsets)
     _check_lengths(lengths, spec, first, "bytes, or a PNG or JPEG file")
-    if not data:  # rows without a byte
-        return np.zeros((len(array), *spec.shape), np.uint8)
     values = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
     return values.reshape(len(array), *spec.shape)
 

@@ -16,13 +16,16 @@ class TrainingSummary:
         samples: Rows that they have seen, repetitions included.
         seconds: From the start of the workers to their end.
         loss_history: Iteration and loss, each the mean of a worker since its last exchange.
-        validation: Means over the rows held out, by the blob of the TEST net; {} if there are none.
+        initial_validation: Means over the rows held out before training, by the blob of the TEST
+            net; {} if there are no such rows, or the solver has `test_initialization: false`.
+        validation: The same after training.
     """
 
     iterations: int
     samples: int
     seconds: float
     loss_history: tuple[tuple[int, float], ...]
+    initial_validation: Mapping[str, float]
     validation: Mapping[str, float]
 
 

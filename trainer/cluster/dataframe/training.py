@@ -17,11 +17,9 @@ from prototxt_parser.text import did_you_mean
 from solvers.settings import test_choices, train_choice
 from trainer.cluster.dataframe.columns import Columns, check_names, select
 from trainer.cluster.dataframe.inputs import Fed, Input, Labels, fed_blobs, make_input
-from trainer.cluster.dataframe.nets import FrozenNet
 from trainer.cluster.dataframe.params import PredictionParams, TrainingParams
 from trainer.cluster.dataframe.rows import first_row, row_shape, rows_of
 from trainer.errors import DataError, UsageError
-from trainer.extensions import Extensions
 from trainer.plan import DistributedPlan
 from trainer.recipe import read_recipe
 from trainer.strategies import get_strategy
@@ -63,8 +61,8 @@ def read_files(params: TrainingParams) -> tuple[SolverParameter, NetDefinition |
     return param, recipe.net
 
 
-def make_plan(params: TrainingParams, max_iter: int, threads: int) -> DistributedPlan:
-    """Return what the workers will do.
+def make_plan(params: TrainingParams, param: SolverParameter, threads: int) -> DistributedPlan:
+    """Return what the workers will do. The seed is the Param's, else the solver's, else 0.
 
     Raises:
         UsageError: The strategy or one of its settings is unknown, or a number is out of range.
@@ -77,8 +75,8 @@ def make_plan(params: TrainingParams, max_iter: int, threads: int) -> Distribute
         strategy=name,
         options=options,
         num_workers=params.getOrDefault(params.numWorkers),
-        max_iter=max_iter,
-        seed=params.getOrDefault(params.seed),
+        max_iter=param.max_iter,
+        seed=params.getSeed() if params.isSet(params.seed) else max(param.random_seed, 0),
         device=params.getOrDefault(params.device),
         threads=threads,
         extensions=params.extensions(),
@@ -119,11 +117,6 @@ class Side:
     def shapes(self) -> dict[str, Shape]:
         """Shape of every blob that is fed."""
         return {each.blob: each.top_shape(self.batch_size) for each in self.inputs}
-
-    def frozen(self, weights: bytes, extensions: Extensions) -> FrozenNet:
-        """Return the net with these weights, to be sent to executors."""
-        place = (self.definition, self.state, self.inputs)
-        return FrozenNet(*place, weights, extensions)
 
     def with_labels(self, rules: Mapping[str, Labels]) -> Side:
         """Return the same with rules for the labels."""
