@@ -16,18 +16,23 @@ from prototxt_parser.errors import WriteError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it there, synced to disk, when the block ends.
 
-    An existing file is replaced in one step. After an error or a kill it is as it was; an error
-    removes the temporary file.
+    An existing file is replaced in one step, and a link keeps pointing to it. After an error or a
+    kill it is as it was; an error removes the temporary file. What is no file, such as /dev/stdout,
+    is written in place.
 
     Raises:
         WriteError: The file system refuses, for instance because it is full.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
+            return
         yield temporary
         _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        temporary.replace(target)
+        _sync(target.parent)
     except OSError as error:
         raise WriteError(
             f"{path}: cannot write: {error.strerror or error}. What was there before is unchanged; "

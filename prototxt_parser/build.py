@@ -21,7 +21,7 @@ from prototxt_parser.layers.base import Layer, LayerContext
 from prototxt_parser.net import AUTOMATIC_TOP, Net, Step, located
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.random_source import RandomSource
-from prototxt_parser.shapes import Shape, count, shape_text
+from prototxt_parser.shapes import Shape, check_shape, count, shape_text
 from prototxt_parser.splits import insert_splits
 from prototxt_parser.state import filter_net, net_state
 
@@ -194,6 +194,7 @@ class _Builder:
                 raise LayerError(f"{param.type} Layer does not allow in-place computation.")
             if name in self.shapes and not in_place:
                 raise LayerError(f"Top blob '{name}' produced by multiple sources.")
+            check_shape(shape)
             self.shapes[name] = shape
             self.unconsumed.add(name)
         return tuple(param.top) or ((AUTOMATIC_TOP,) if layer.is_loss else ())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prototxt_parser.errors import LayerError
-from prototxt_parser.shapes import Shape, count, shape_text
+from prototxt_parser.shapes import Shape, check_shape, count, shape_text
 
 FloatArray = NDArray[np.float32]
 
@@ -89,8 +89,7 @@ class Blob:
         Raises:
             LayerError: As `reshape`.
         """
-        if any(dim < 0 for dim in shape):
-            raise LayerError(f"a blob's dims must be >= 0; received {list(shape)}")
+        check_shape(shape)
         size = count(shape)
         if size > len(self._data) and self._is_borrowed:
             raise LayerError(

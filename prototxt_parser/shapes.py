@@ -9,10 +9,28 @@ from prototxt_parser.errors import LayerError
 
 Shape = tuple[int, ...]
 
+MAX_AXES, INT_MAX = 32, 2**31 - 1
+
 
 def count(shape: Sequence[int], start: int = 0, end: int | None = None) -> int:
     """Return the product of the dims `start` to `end` (exclusive); 1 for an empty range."""
     return math.prod(shape[start:end])
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Refuse a shape that Caffe's blobs cannot have.
+
+    Raises:
+        LayerError: A dim is negative, there are too many of them, or too many values.
+
+    Source: caffe/src/caffe/blob.cpp, Blob::Reshape.
+    """
+    if len(shape) > MAX_AXES:
+        raise LayerError(f"a blob has at most {MAX_AXES} axes; received {len(shape)}")
+    if any(dim < 0 for dim in shape):
+        raise LayerError(f"a blob's dims must be >= 0; received {list(shape)}")
+    if count(shape) > INT_MAX:
+        raise LayerError(f"blob size exceeds INT_MAX ({INT_MAX}); received {shape_text(shape)}")
 
 
 def canonical_axis(axis: int, shape: Sequence[int]) -> int:

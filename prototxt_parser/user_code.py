@@ -54,7 +54,10 @@ def import_allowed(module: str) -> ModuleType:
         )
     try:
         return importlib.import_module(module)
-    except Exception as error:  # whatever the user's code raises, the user has to see it
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever the user's code raises, the user has to see it
         raise UserCodeError(
             f'cannot import the module "{module}" ({type(error).__name__}: {error}); '
             "is its folder on PYTHONPATH?"

@@ -48,7 +48,7 @@ def files(wheel: Path) -> set[str]:
 
 def test_wheel_holds_every_module(files: set[str]) -> None:
     modules = {
-        path.relative_to(ROOT).as_posix()
+        path.relative_to(ROOT).as_posix().removeprefix("trainer/api/")
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
     }
@@ -67,7 +67,7 @@ def test_wheel_holds_the_models(files: set[str]) -> None:
 
 def test_wheel_holds_the_schema_and_the_type_markers(files: set[str]) -> None:
     schema = {f"caffe{suffix}" for suffix in (".proto", "_pb2.py", "_pb2.pyi")}
-    markers = {f"{package}/py.typed" for package in PACKAGES}
+    markers = {f"{package}/py.typed" for package in (*PACKAGES, "torrefy")}
     assert markers | {f"prototxt_parser/proto/{name}" for name in schema} <= files
 
 

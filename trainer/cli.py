@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from prototxt_parser.errors import PrototxtError, WriteError
 from solvers.errors import SolverError
@@ -79,6 +80,7 @@ def _train_parser() -> argparse.ArgumentParser:
 
 def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]) -> int:
     words = [_long_flag(word) for word in argv]
+    _fill_closed_streams()
     try:
         install_named(words)
         args = make_parser().parse_args(words)
@@ -98,6 +100,23 @@ def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]
         return EXIT_FAILED
     except OSError as error:
         return _complain(f"{error.filename or 'input or output'}: {error.strerror}", EXIT_FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _complain(f"out of memory ({error}); a smaller batch_size needs less", EXIT_FAILED)
+
+
+def _fill_closed_streams() -> None:
+    """Open what the shell closed (`>&-`): else the next file that is opened takes its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # PyTorch raises a RuntimeError for the CPU's memory, and names no class for it.
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def _long_flag(word: str) -> str:

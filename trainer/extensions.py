@@ -47,7 +47,10 @@ class Extensions:
             _search(str(path.parent))
         try:
             module = importlib.import_module(path.stem if path else name)
-        except Exception as error:  # whatever the user's code raises, the user has to see it
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # whatever the user's code raises, the user has to see it
             raise UsageError(
                 f"--layer-module {name}: cannot be imported ({type(error).__name__}: {error}); "
                 f"looked in {path.parent if path else self.folder} and on Python's path, which "

@@ -16,7 +16,7 @@ from prototxt_parser.errors import LayerError
 from prototxt_parser.fillers import fill
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.random_source import RandomSource
-from prototxt_parser.shapes import Shape, shape_text
+from prototxt_parser.shapes import Shape, check_shape, shape_text
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,10 @@ class Layer(nn.Module, ABC):
         """Add a learned blob called `name`, filled, or loaded if the definition holds blobs.
 
         Raises:
-            LayerError: The definition holds a blob of another shape, or the filler refuses.
+            LayerError: No blob can have this shape, the definition holds one of another, or the
+                filler refuses.
         """
+        check_shape(shape)
         index = len(self._blob_names)
         blob = torch.zeros(shape, dtype=self.context.dtype)
         if self.param.blobs:

@@ -13,7 +13,7 @@ from prototxt_parser.fillers import fill
 from prototxt_parser.layers.base import Layer, LayerContext, at_least, exactly
 from prototxt_parser.layers.registry import register_layer
 from prototxt_parser.proto import caffe_pb2
-from prototxt_parser.shapes import Shape
+from prototxt_parser.shapes import Shape, check_shape
 
 _Value = TypeVar("_Value")
 
@@ -54,6 +54,7 @@ class DummyData(Layer):
             )
         self.fillers = given * self.num_tops if len(given) == 1 else given
         for index, filler in enumerate(self.fillers):
+            check_shape(self.shapes[index])
             value = self._filled(index, torch.empty((), dtype=context.dtype))
             if filler.type == "constant":
                 self.register_buffer(f"top{index}", value, persistent=False)

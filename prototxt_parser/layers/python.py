@@ -82,7 +82,10 @@ class Python(Layer):
         """Turn what the user's code raises into a `UserCodeError`."""
         try:
             yield
-        except Exception as error:  # whatever the user's code raises, the user has to see it
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # whatever the user's code raises, the user has to see it
             raise UserCodeError(f"{self.name} raised {type(error).__name__}: {error}") from error
 
     def run_forward(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -226,7 +226,7 @@ def test_a_lost_worker_reads_its_partition_again(
     def make_row(number: int) -> tuple[list[float], int]:
         if number == 11 and TaskContext.get().attemptNumber() == 0:
             os._exit(1)
-        return [1.0 * number, 2, 3, 0, 1, 0], number % CLASSES
+        return [1.0 * number, 2.0, 3.0, 0.0, 1.0, 0.0], number % CLASSES
 
     numbers = spark.sparkContext.range(12, numSlices=2)
     data = spark.createDataFrame(numbers.map(make_row), "features array<double>, label int")
@@ -274,6 +274,10 @@ def test_bad_rows_are_named(
         ({"strategy": "sparknut"}, 'unknown strategy "sparknut".*sparknet'),
         ({"strategy_params": {"sync_intervall": 3}}, r'strategyParams: .*did you mean "sync_int'),
         ({"solver_params": {"base_rl": 3}}, r'solverParams: .*"base_rl"; did you mean "base_lr"'),
+        (
+            {"strategy": "sparknet", "strategy_params": {"warm_start": 3}},
+            "rows of a DataFrame are with the workers.*leave out warm_start",
+        ),
         ({"num_workers": 0}, "num_workers: expected 1 or more; received 0"),
         ({"num_workers": 3}, r"3 workers of 1 core.* room for 2"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
             "the number of blob names and dataset names must be equal; received"
             f" {len(blobs)} blobs and {len(targets)} databases"
         )
+    if len({os.path.realpath(target) for target in targets}) < len(targets):
+        raise UsageError(f"expected a database of its own for every blob; received {targets}")
     extensions_of(args).install()
     device = one_gpu(str(args.device) if args.mode == "GPU" else "")
     definition = read_net(args.net)

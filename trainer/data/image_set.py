@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 
 _LOG_INTERVAL = 1000
+_LARGEST_ENTRY = 2**31 - 1  # protobuf's limit
 _JPEG_QUALITY = 95  # OpenCV's
 _PILLOW_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "png": "PNG", "bmp": "BMP"}
 
@@ -42,7 +43,7 @@ class Conversion:
         encode_type: Format of those, as an extension; "" goes by each file's name.
 
     Raises:
-        UsageError: No such format can be written.
+        UsageError: No such format, or no image of that size, can be written.
     """
 
     gray: bool = False
@@ -57,6 +58,11 @@ class Conversion:
             raise UsageError(
                 f"-encode_type: expected one of {', '.join(_PILLOW_FORMATS)};"
                 f" received {self.encode_type}"
+            )
+        if 3 * self.height * self.width > _LARGEST_ENTRY:
+            raise UsageError(
+                f"-resize_height {self.height}, -resize_width {self.width}: an image of a database"
+                f" has at most {_LARGEST_ENTRY} bytes; choose a smaller size"
             )
 
     @property
