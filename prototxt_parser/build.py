@@ -104,11 +104,12 @@ def build_for_state(
 
     See `build_net` for the other arguments.
     """
-    filtered = filter_net(_as_definition(definition), state)
+    whole = _as_definition(definition)
+    filtered = filter_net(whole, state)
     log_definition(filtered)
     split = insert_splits(filtered)
     context = LayerContext(state.phase, random or RandomSource(), dtype, dict(input_shapes or {}))
-    builder = _Builder(split, context)
+    builder = _Builder(split, context, _tops(whole) - _tops(filtered))
     for index, layer_type in enumerate(layer_classes(split)):
         builder.add(index, layer_type)
     return builder.finish(net_type)
@@ -118,6 +119,7 @@ def build_for_state(
 class _Builder:
     definition: NetDefinition
     context: LayerContext
+    left_out: set[str]  # tops of the layers that the state does not select
     steps: list[Step] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     unconsumed: set[str] = field(default_factory=set)
@@ -177,9 +179,11 @@ class _Builder:
         for index, name in enumerate(param.bottom):
             if name not in self.unconsumed:
                 known = ", ".join(sorted(self.unconsumed)) or "none"
+                hint = "; a layer of another phase, level or stage makes it"
+                hint = hint if name in self.left_out else ""
                 raise LayerError(
                     f"Unknown bottom blob '{name}' (layer '{param.name}', bottom index {index}); "
-                    f"blobs available here: {known}"
+                    f"blobs available here: {known}{hint}"
                 )
             self.unconsumed.discard(name)
         return [self.shapes[name] for name in param.bottom]
@@ -202,6 +206,10 @@ class _Builder:
 
 def _as_definition(net: NetDefinition | caffe_pb2.NetParameter) -> NetDefinition:
     return NetDefinition(net) if isinstance(net, caffe_pb2.NetParameter) else net
+
+
+def _tops(net: NetDefinition) -> set[str]:
+    return {top for layer in net.param.layer for top in layer.top}
 
 
 def _phase(param: caffe_pb2.LayerParameter, state: caffe_pb2.NetState | LayerContext) -> int:

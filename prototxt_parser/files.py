@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.errors import PrototxtError
+from prototxt_parser.known_layers import refuse_unknown_types
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.text import did_you_mean, layer_positions, parse_text
 from prototxt_parser.upgrade import trace_upgrade, upgrade_solver
@@ -79,11 +80,16 @@ def read_net(path: str | Path) -> NetDefinition:
         path: As `find_model` takes it.
 
     Raises:
-        PrototxtError: The file is not there, is no net, or cannot be upgraded.
+        PrototxtError: The file is not there, is no net, or cannot be upgraded. Fields of unknown
+            types are unknown, too: it names all such types first.
     """
     found = find_model(path)
     text = read_text(found)
-    original = parse_text(text, caffe_pb2.NetParameter(), str(found))
+    try:
+        original = parse_text(text, caffe_pb2.NetParameter(), str(found))
+    except PrototxtError:
+        refuse_unknown_types(text, str(found))
+        raise
     upgrade = trace_upgrade(original, str(found))
     written = [f"{found}:{line}:{column}" for line, column in layer_positions(text)]
     places = tuple("" if origin is None else written[origin] for origin in upgrade.origins)

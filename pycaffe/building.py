@@ -63,6 +63,16 @@ def user_errors() -> Iterator[None]:
         raise cause.__cause__ from None
 
 
+def find_prototxt(path: StrPath) -> str:
+    """Return `path`, or where the shipped net or solver of that name lies if no such file is here.
+
+    Raises:
+        RuntimeError: There is neither, in Caffe's words.
+    """
+    name = os.fspath(path)
+    return str(find_model(name)) if name in list_models() else check_file(name)
+
+
 def check_file(path: StrPath) -> str:
     """Return `path` if it is a file that can be read.
 

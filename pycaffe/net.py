@@ -19,7 +19,7 @@ from prototxt_parser.state import net_state
 from prototxt_parser.weights import load_weights, save_weights
 from prototxt_parser.weights_hdf5 import load_hdf5, save_hdf5
 from pycaffe.batches import Batches, cut, zipped
-from pycaffe.building import StrPath, build_live_net, check_file
+from pycaffe.building import StrPath, build_live_net, check_file, find_prototxt
 from pycaffe.feeds import MemoryFeed
 from pycaffe.net_view import NetView
 from pycaffe.runtime import NCCL, next_seed, raise_no_nccl
@@ -67,7 +67,7 @@ class Net(NetView):
                 phase,
             )
             weights, phase, level = phase, level, 0
-        definition = read_net(check_file(network_file))
+        definition = read_net(find_prototxt(network_file))
         weights = None if weights is None else check_file(weights)
         state = net_state(phase, level, [*definition.param.state.stage, *(stages or ())])
         self._adopt(build_live_net(definition, state, RandomSource(next_seed()))[0])

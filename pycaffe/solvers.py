@@ -14,7 +14,7 @@ from prototxt_parser.live_net import LiveNet
 from prototxt_parser.net import Net as PlainNet
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from prototxt_parser.random_source import RandomSource
-from pycaffe.building import StrPath, build_live_net, check_file, user_errors
+from pycaffe.building import StrPath, build_live_net, check_file, find_prototxt, user_errors
 from pycaffe.net import Net
 from pycaffe.runtime import NCCL, next_seed, raise_no_nccl
 from solvers import Callback, Feed
@@ -68,7 +68,7 @@ class Solver:
     type: ClassVar[str]
 
     def __init__(self, solver_file: StrPath) -> None:
-        param = read_solver(check_file(solver_file))
+        param = read_solver(find_prototxt(solver_file))
         param.type = self.type
         seed = param.random_seed if param.random_seed >= 0 else next_seed()
         with user_errors():
@@ -188,7 +188,7 @@ def get_solver(solver_file: StrPath) -> Solver:
         RuntimeError: The file is not there.
         SolverError: An unknown type.
     """
-    name = read_solver(check_file(solver_file)).type
+    name = read_solver(find_prototxt(solver_file)).type
     for solver_class in _SOLVERS:
         if solver_class.type == name:
             return solver_class(solver_file)

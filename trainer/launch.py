@@ -61,7 +61,7 @@ def launch(
     prefix = Path(recipe.param.snapshot_prefix)
     shows_bar = sys.stderr.isatty()
     if log_to_file:
-        prefix.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(prefix.parent)
     with ExitStack() as stack:
         log = Path(f"{prefix}_train.log") if log_to_file else None
         stack.enter_context(log_lines(log, to_terminal=log_to_terminal or not shows_bar))
@@ -98,6 +98,15 @@ def launch(
             run_distributed(solver, plan, observer=observer, net=recipe.net, poll=poll)
         logger.info("Optimization Done.")
         return str(result)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--out {folder}: cannot be made ({error.strerror}); choose another folder"
+        ) from error
 
 
 @final
