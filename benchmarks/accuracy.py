@@ -1,8 +1,8 @@
 """Final test accuracy of a solver file, run to its end.
 
-    python benchmarks/accuracy.py --solver lenet_solver.prototxt --data DATA --runs RUN
-torrefy data cifar10 --pad 4 --out data/cifar10
-    python benchmarks/accuracy.py --solver resnet20_hour_solver.prototxt --data DATA --runs RUN
+python benchmarks/accuracy.py --solver lenet_solver.prototxt --data DATA --runs RUN
+torrefy data cifar10 --pad 4 --out DATA
+python benchmarks/accuracy.py --solver resnet20_hour_solver.prototxt --data DATA --runs RUN
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import cast
 from prototxt_parser.build import build_for_state, data_specs
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.errors import PrototxtError
+from prototxt_parser.files import find_model, list_models
 from prototxt_parser.live_net import LiveNet
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.random_source import RandomSource

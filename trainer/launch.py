@@ -17,6 +17,7 @@ from trainer.coordinator import run_distributed
 from trainer.data.feed import open_feed
 from trainer.describe import metrics_path
 from trainer.device import log_gpus
+from trainer.errors import UsageError
 from trainer.metrics import MetricsCallback, MetricsFile
 from trainer.plan import DistributedPlan
 from trainer.progress import ProgressBar

@@ -20,6 +20,7 @@ from prototxt_parser.state import net_state
 from prototxt_parser.weights import load_weights
 from solvers.feed import Feed, open_net
 from trainer.caffe_log import log_lines
+from trainer.commands.flags import positive
 from trainer.data.database import BACKENDS, DatabaseWriter, new_database
 from trainer.data.feed import open_feed
 from trainer.device import one_gpu
@@ -45,7 +46,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("net", metavar="NET", help="prototxt with data layers")
     parser.add_argument("blobs", metavar="BLOB[,BLOB...]")
     parser.add_argument("databases", metavar="DB[,DB...]")
-    parser.add_argument("batches", type=_number, metavar="NUM_BATCHES")
+    parser.add_argument("batches", type=positive, metavar="NUM_BATCHES")
     parser.add_argument("backend", choices=BACKENDS, metavar="DB_TYPE", help="lmdb or leveldb")
     parser.add_argument("mode", nargs="?", choices=("CPU", "GPU"), default="CPU")
     parser.add_argument("device", nargs="?", type=_device_number, default=0, metavar="DEVICE_ID")
@@ -136,12 +137,6 @@ def _datum(feature: torch.Tensor) -> caffe_pb2.Datum:
     datum = caffe_pb2.Datum(channels=channels, height=height, width=width)
     datum.float_data.extend(feature.reshape(-1).tolist())
     return datum
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more; received {text}")
-    return int(text)
 
 
 def _device_number(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+_LAST_PORT = 65535
 _YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
@@ -30,3 +31,17 @@ def add_switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
         parser.add_argument(
             *spellings, action=action, dest=dest, default=False, help=argparse.SUPPRESS
         )
+
+
+def positive(text: str) -> int:
+    """Return the number that a flag's value is, 1 or more: argparse's `type`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more; received {text}")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Return the number of a TCP port, 0 for any free one: argparse's `type`."""
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"expected 0 to {_LAST_PORT}; received {text}")
+    return int(text)

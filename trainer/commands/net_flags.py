@@ -9,6 +9,7 @@ from prototxt_parser.definition import NetDefinition
 from prototxt_parser.files import read_net
 from prototxt_parser.proto.caffe_pb2 import NetState
 from prototxt_parser.state import net_state
+from trainer.commands.flags import positive
 from trainer.extensions import add_extension_flags
 
 
@@ -18,7 +19,7 @@ def add_net_flags(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="FILE", help="net prototxt, or the name of a shipped one"
     )
     parser.add_argument(
-        "--iterations", type=_count, default=50, metavar="N", help="batches (default 50)"
+        "--iterations", type=positive, default=50, metavar="N", help="batches (default 50)"
     )
     parser.add_argument("--level", type=int, default=0, help="level of the net (default 0)")
     parser.add_argument("--stage", default="", metavar="S[,S...]", help="stages of the net")
@@ -38,9 +39,3 @@ def chosen_net(args: argparse.Namespace, phase: str) -> tuple[NetDefinition, Net
     """Return the net that the flags name, and the state to build it for."""
     stages = [stage for stage in args.stage.split(",") if stage]
     return read_net(args.model), net_state(phase, args.level, stages)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more; received {text}")
-    return int(text)

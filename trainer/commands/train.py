@@ -12,6 +12,7 @@ from typing import Any
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers import Action
 from solvers.state_files import read_state, saved_seed
+from trainer.commands.flags import port, positive
 from trainer.describe import describe
 from trainer.device import choose_device, gpu_numbers
 from trainer.errors import UsageError
@@ -91,10 +92,13 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
         f"several workers: local[K]. {IN_PROCESS}: no Spark, the workers take turns",
     )
     place.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="cores of each worker (default 1)"
+        "--threads", type=positive, default=1, metavar="N", help="cores of each worker (default 1)"
     )
     place.add_argument(
-        "--port", type=int, default=0, help="port of the driver's service (default 0: any free one)"
+        "--port",
+        type=port,
+        default=0,
+        help="port of the driver's service (default 0: any free one)",
     )
     for name, effect in (("sigint", "stop"), ("sighup", "snapshot")):
         place.add_argument(
