@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from prototxt_parser.definition import NetDefinition
@@ -11,6 +12,7 @@ from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.text import did_you_mean, layer_positions, parse_text
 from prototxt_parser.upgrade import trace_upgrade, upgrade_solver
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _HERE = Path(__file__).parent
 # Installed, the models lie in the package; in a checkout, in a folder of their own.
 _SHIPPED = next(
@@ -65,12 +67,23 @@ def read_text(path: str | Path) -> str:
         PrototxtError: It is a folder, it cannot be read, or it is not text.
     """
     try:
-        # Editors on Windows may put a byte order mark in front.
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise PrototxtError(f"{path}: not text but a binary file; are these weights?") from None
+        text = decode_text(Path(path).read_bytes())
     except OSError as error:
         raise PrototxtError(f"{path}: cannot be read: {error.strerror}") from error
+    if text is None:
+        raise PrototxtError(f"{path}: not text but a binary file; are these weights?")
+    return text
+
+
+def decode_text(data: bytes) -> str | None:
+    """Return the text that a file holds, or None if it is binary.
+
+    Comments may be in any encoding, as for Caffe's parser; strings have to be UTF-8.
+    """
+    if _CONTROL.search(data):
+        return None
+    # Editors on Windows may put a byte order mark in front.
+    return data.decode("utf-8-sig", errors="surrogateescape")
 
 
 def read_net(path: str | Path) -> NetDefinition:

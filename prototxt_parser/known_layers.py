@@ -50,6 +50,6 @@ def refuse_unknown_types(text: str, filename: str) -> None:
         text_format.Parse(text, net, allow_unknown_field=True)
     except (PrototxtError, text_format.ParseError):
         return
-    if not net.layers:  # of the old form, whose types are no strings
+    if not net.layers and all(layer.type for layer in net.layer):  # none of an old form
         places = tuple(f"{filename}:{line}:{column}" for line, column in written)
         layer_classes(NetDefinition(net, filename, places))

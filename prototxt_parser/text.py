@@ -185,6 +185,10 @@ def _not_utf8(found: re.Match[str], root: Message, received: str) -> str:
     return "the string before this place is not UTF-8"
 
 
+def _other_encoding(found: re.Match[str], root: Message, received: str) -> str:
+    return "this string is not UTF-8; convert the file"
+
+
 def _plain(expected: str) -> _Words:
     def words(found: re.Match[str], root: Message, received: str) -> str:
         return f"expected {found.expand(expected)}; received {received}"
@@ -203,6 +207,7 @@ _WORDS: list[tuple[re.Pattern[str], _Words]] = [
     (re.compile(r'Expected "true" or "false"'), _plain("true or false")),
     (re.compile(r"Expected string"), _plain("a string in quotes")),
     (re.compile(r"Couldn't parse string"), _not_utf8),
+    (re.compile(r"'utf-8' codec can't encode"), _other_encoding),
     (re.compile(r"Expected identifier|Message type .* extensions"), _plain("a field name")),
     (re.compile(r'Expected "(.)"'), _plain(r'"\1"')),
 ]

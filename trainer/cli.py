@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def _train_parser() -> argparse.ArgumentParser:
 
 def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]) -> int:
     words = [_long_flag(word) for word in argv]
-    _fill_closed_streams()
+    _prepare_streams()
     try:
         install_named(words)
         args = make_parser().parse_args(words)
@@ -103,11 +104,18 @@ def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        return _complain(f"out of memory ({error}); a smaller batch_size needs less", EXIT_FAILED)
+        message = f"out of memory ({error}); smaller batches or images need less"
+        return _complain(message, EXIT_FAILED)
 
 
-def _fill_closed_streams() -> None:
-    """Open what the shell closed (`>&-`): else the next file that is opened takes its place."""
+def _prepare_streams() -> None:
+    """Have streams that take whatever is printed.
+
+    One that the shell closed (`>&-`) is opened: else the next file that is opened takes its place.
+    A name that the terminal's encoding lacks is escaped, as standard error does by itself.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115

@@ -286,6 +286,40 @@ def test_all_unknown_types_of_a_phase_are_listed_at_once(tmp_path: Path) -> None
         assert "--layer-module" in remedy
 
 
+FIELDS_OF_UNKNOWN_TYPES = """layer { name: "d" type: "Input" top: "x" }
+layer { name: "a" type: "Relu" bottom: "x" top: "y"
+  relu6_param { limit: 6 names: ["p", "q"] } }
+layer { name: "b" type: "PriorBox" bottom: "y" top: "z" prior_box_param < min_size: 3.5 > }
+"""
+
+
+def test_unknown_types_come_before_the_fields_that_they_bring(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(FIELDS_OF_UNKNOWN_TYPES)
+    with pytest.raises(PrototxtError) as caught:
+        read_net(path)
+    assert str(caught.value).split("\n")[:2] == [
+        f'{path}:2:1: layer "a" (Relu): Unknown layer type: Relu; did you mean "ReLU" or "PReLU"?',
+        f'{path}:4:1: layer "b" (PriorBox): Unknown layer type: PriorBox',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (FIELDS_OF_UNKNOWN_TYPES.replace("Relu", "ReLU").replace("PriorBox", "Split"), "3:3"),
+        (FIELDS_OF_UNKNOWN_TYPES + "layers { type: RELU }", "3:3"),
+        (FIELDS_OF_UNKNOWN_TYPES + "layer { top: }", "3:3"),
+    ],
+    ids=["known types", "old layers", "another mistake"],
+)
+def test_unknown_fields_are_errors_of_their_own(text: str, place: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    with pytest.raises(PrototxtError, match=rf'{path}:{place}: unknown field "relu6_param"'):
+        read_net(path)
+
+
 def test_a_type_cannot_be_registered_twice() -> None:
     with pytest.raises(ValueError, match="layer type 'Permute' is registered"):
         registry.register_layer("Permute")(registry.layer_class("ReLU"))

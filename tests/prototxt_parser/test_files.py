@@ -99,6 +99,18 @@ def test_byte_order_mark_is_skipped(working_directory: Path) -> None:
     assert read_net("bom.prototxt").param.name == "n"
 
 
+def test_comments_may_be_in_any_encoding(working_directory: Path) -> None:
+    Path("chinese.prototxt").write_bytes(b"# " + "卷积".encode("gbk") + b'\nname: "\xc3\xa9"')
+    assert read_net("chinese.prototxt").param.name == "é"
+
+
+def test_strings_are_utf_8(working_directory: Path) -> None:
+    Path("latin.prototxt").write_bytes(b'# one\nname: "\xe9t\xe9"\n')
+    words = "latin.prototxt:2:7: this string is not UTF-8; convert the file"
+    with pytest.raises(PrototxtError, match=words):
+        read_net("latin.prototxt")
+
+
 def test_errors_carry_the_path_as_it_was_found() -> None:
     Path("bad.prototxt").write_text("\n layer { bias: 1 }", encoding="utf-8")
     with pytest.raises(PrototxtError, match=r'^bad.prototxt:2:10: unknown field "bias"'):

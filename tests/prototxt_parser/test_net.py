@@ -70,6 +70,51 @@ def test_rules_select_layers_by_phase_level_and_stage() -> None:
     assert meets_rule(net_state("TRAIN"), caffe_pb2.NetStateRule())
 
 
+def test_a_bottom_that_another_stage_makes_is_explained() -> None:
+    text = """
+        layer { name: "a" type: "Input" top: "a" include { stage: "deploy" } }
+        layer { name: "b" type: "ReLU" bottom: "BOTTOM" top: "b" }
+        layer { name: "c" type: "Input" top: "c" }
+    """
+    words = "Unknown bottom blob 'a' .*none; a layer of another phase, level or stage makes it"
+    with pytest.raises(PrototxtError, match=words):
+        net_from(text.replace("BOTTOM", "a"))
+    for name in ("c", "nowhere"):
+        with pytest.raises(PrototxtError, match=f"Unknown bottom blob '{name}' .*here: none$"):
+            net_from(text.replace("BOTTOM", name))
+
+
+HUGE = {
+    "learned blob": """layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 3 } } }
+        layer { name: "a" type: "InnerProduct" bottom: "d" top: "a"
+          inner_product_param { axis: 0 num_output: 4294967295 } }""",
+    "top": """layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 3 } } }
+        layer { name: "a" type: "Tile" bottom: "d" top: "a"
+          tile_param { axis: 0 tiles: 2000000000 } }""",
+    "constant": """layer { name: "a" type: "DummyData" top: "a"
+        dummy_data_param { shape { dim: 100000 dim: 100000 } } }""",
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_blob_beyond_caffes_largest_is_refused(name: str) -> None:
+    with pytest.raises(PrototxtError, match=r'layer "a" .*: blob size exceeds INT_MAX .* received'):
+        net_from(HUGE[name])
+
+
+@pytest.mark.parametrize(
+    ("dims", "message"),
+    [
+        ("dim: 2 dim: -1", r"dims must be >= 0; received \[2, -1\]"),
+        ("dim: 1 " * 33, "at most 32 axes; received 33"),
+    ],
+)
+def test_a_shape_that_no_blob_has_is_refused(dims: str, message: str) -> None:
+    text = f'layer {{ name: "a" type: "Input" top: "a" input_param {{ shape {{ {dims} }} }} }}'
+    with pytest.raises(PrototxtError, match=message):
+        net_from(text)
+
+
 def test_include_and_exclude_together_are_refused() -> None:
     with pytest.raises(PrototxtError, match="include rules or exclude rules; not both"):
         net_from(INPUT.replace("top:", "include { } exclude { } top:"))

@@ -16,6 +16,7 @@ from prototxt_parser.build import build_for_state
 from prototxt_parser.live_net import LiveNet
 from prototxt_parser.random_source import RandomSource
 from prototxt_parser.state import net_state
+from trainer.errors import DataError
 
 NET = """
 name: "small" force_backward: true
@@ -106,6 +107,16 @@ def test_missing_files_are_named(write: Write) -> None:
         caffe.Net("/no/net.prototxt", caffe.TEST)
     with pytest.raises(RuntimeError, match=r"Could not open file /no/w\.caffemodel"):
         caffe.Net(write(NET), caffe.TEST, weights="/no/w.caffemodel")
+
+
+def test_shipped_files_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net = caffe.Net("lenet_deploy.prototxt", caffe.TEST)
+    assert net.blobs["data"].data.shape == (64, 1, 28, 28)
+    Path("lenet_deploy.prototxt").write_text(NET)
+    assert list(caffe.Net("lenet_deploy.prototxt", caffe.TEST).blobs)[:2] == ["x", "t"]
+    with pytest.raises(DataError, match="mnist_train_lmdb does not exist"):
+        caffe.get_solver("lenet_solver.prototxt")
 
 
 def test_writing_a_weight_changes_the_next_forward(net: caffe.Net) -> None:

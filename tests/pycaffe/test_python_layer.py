@@ -69,6 +69,8 @@ class Failing(caffe.Layer):
     def setup(self, bottom, top):
         if "setup" in self.param_str:
             raise RuntimeError("no good in setup")
+        if "exit" in self.param_str:
+            raise SystemExit(0)
     def reshape(self, bottom, top):
         top[0].reshape(1)
     def forward(self, bottom, top):
@@ -231,6 +233,12 @@ def test_what_the_users_code_raises_comes_out(module: str, tmp_path: Path) -> No
         PrototxtError, match=r'"f" \(Python\): .*raised KeyError: .no good in forward'
     ):
         plain_net(text)({})
+
+
+def test_a_layer_that_exits_does_not_end_the_program_in_silence(module: str) -> None:
+    text = layer("f", "Failing", 'top: "f"').replace('"Failing"', '"Failing" param_str: "exit"')
+    with pytest.raises(PrototxtError, match=r'"f" \(Python\): .*Failing raised SystemExit: 0'):
+        plain_net(text)
 
 
 @pytest.mark.parametrize("kind", ["Stranger", "Missing"])

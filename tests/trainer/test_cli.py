@@ -18,6 +18,7 @@ from image_databases import images, make_image_lmdb
 
 from prototxt_parser import build_net, load_weights, read_net
 from trainer.cli import main, train_main
+from trainer.commands import train
 
 ROOT = Path(__file__).parents[2]
 NET = """name: "small"
@@ -220,6 +221,7 @@ USAGE = {
         [*NET_FLAGS, "--strategy", "deepspark", "--moving-rate", "1.5"],
         "moving_rate: expected 0 to 1; received 1.5",
     ),
+    "folder": ([*NET_FLAGS, "--out", "small.prototxt"], "--out small.prototxt: cannot be made"),
     "device": ([*NET_FLAGS, "--device", "warp"], "--device warp: PyTorch cannot use it here"),
     "no state": (
         [*NET_FLAGS, "--snapshot", "none.solverstate"],
@@ -356,3 +358,75 @@ def test_full_disk_ends_the_run_in_one_message(folder: Path) -> None:
     errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "small_train.log: cannot write the log: [Errno 27] File too large" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--threads", "0"], "argument --threads: expected 1 or more; received 0"),
+        (["--port", "65536"], "argument --port: expected 0 to 65535; received 65536"),
+    ],
+)
+def test_numbers_out_of_range_are_wrong_flags(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        train_main([*NET_FLAGS, *flags])
+    assert capsys.readouterr().err.splitlines()[-1] == f"train: error: {message}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("9 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 GiB")],
+)
+def test_memory_that_there_is_not_ends_in_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: object) -> int:
+        raise error
+
+    monkeypatch.setattr(train, "run", run)
+    assert train_main(NET_FLAGS) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: out of memory ({error}); smaller batches or images need less"
+
+
+def test_other_runtime_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: object) -> int:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(train, "run", run)
+    with pytest.raises(RuntimeError, match="a defect"):
+        train_main(NET_FLAGS)
+
+
+SCRIPT = "from trainer.cli import main; raise SystemExit(main())"
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_is_no_error(closed: int) -> None:
+    words = ["summary", "lenet_deploy.prototxt"]
+    process = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$@" {closed}>&-', sys.executable, SCRIPT, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert ("431,080" in process.stdout) == (closed == 2)
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text('name: "Netz-ä"', encoding="utf-8")
+    process = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "summary", "net.prototxt"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("Netz-\\xe4, TEST")

@@ -180,6 +180,11 @@ def test_an_existing_database_is_kept(tmp_path: Path, capsys: pytest.CaptureFixt
         (["-encode_type=webp"], 2, "-encode_type: expected one of jpg, jpeg, jpe, png, bmp"),
         (["-gray=maybe"], 2, "ignored explicit argument 'maybe'"),
         (["-backend=rocks"], 2, "invalid choice: 'rocks'"),
+        (
+            ["-resize_height=30000", "-resize_width=30000"],
+            2,
+            "-resize_height 30000, -resize_width 30000: an image of a database has at most",
+        ),
     ],
 )
 def test_wrong_flags_end_with_2(

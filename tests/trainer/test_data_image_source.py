@@ -204,7 +204,7 @@ def test_an_empty_list_is_refused(folder: Path, content: bytes) -> None:
         ("x" * 5000 + ".png", None, "File name too long"),
         ("nul\0.png", None, "cannot be read"),
         ("empty.png", b"", "0 bytes cannot be decoded"),
-        ("text.png", b"no image", "8 bytes cannot be decoded"),
+        ("text.png", b"no image", r"8 bytes cannot be decoded\Z"),
         (".", None, "Is a directory"),
     ],
 )

@@ -92,6 +92,7 @@ def test_without_modules_the_path_stays_as_it_is(folder: Path) -> None:
         ("no/such.py", "", "no/such.py: cannot be imported (ModuleNotFoundError"),
         ("bad.py", "1 +", "bad.py: cannot be imported (SyntaxError"),
         ("bad.py", "1 / 0", "bad.py: cannot be imported (ZeroDivisionError: division by zero)"),
+        ("bad.py", "raise SystemExit(0)", "bad.py: cannot be imported (SystemExit: 0)"),
         ("bad", MODULE.replace('"Same"', '"ReLU"'), "(ValueError: layer type 'ReLU' is registered"),
         ("json.py", "", "json.py: another module of that name is loaded, "),
     ],

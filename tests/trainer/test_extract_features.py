@@ -102,6 +102,7 @@ def test_features_are_the_blobs_of_every_image(
     [
         ("conv,ip", "one", "number of blob names and dataset names must be equal"),
         ("conv,gone", "one,two", "Unknown feature blob name gone in the network"),
+        ("conv,ip", "one,./one", "expected a database of its own for every blob"),
         ("cube", "one", "cube: expected a blob of 1 to 4 axes"),
     ],
 )

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from prototxt_parser.atomic import atomic_write
 from prototxt_parser.errors import PrototxtError
-from prototxt_parser.files import find_model
+from prototxt_parser.files import decode_text, find_model
 from prototxt_parser.proto.caffe_pb2 import NetParameter, SolverParameter
 from prototxt_parser.text import layer_positions, parse_text, print_text
 from prototxt_parser.upgrade import trace_upgrade, upgrade_solver
@@ -27,7 +27,6 @@ from trainer.extensions import add_extension_flags, extensions_of
 
 logger = logging.getLogger(__name__)
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _ONLY_IN_SOLVERS = set(SolverParameter.DESCRIPTOR.fields_by_name) - set(
     NetParameter.DESCRIPTOR.fields_by_name
 )
@@ -64,22 +63,12 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise PrototxtError(f"{source}: cannot be read: {error.strerror}") from error
     with log_lines():
-        text = _as_text(data)
+        text = decode_text(data)
         if text is None:
             return _upgrade_binary(data, source, args.target)
         if _SOLVER_FIELD.search(text) and not layer_positions(text):
             return _upgrade_solver_text(text, source, args.target)
         return _upgrade_net_text(text, source, args.target)
-
-
-def _as_text(data: bytes) -> str | None:
-    """Return the text that a file holds, or None if it is binary."""
-    if _CONTROL.search(data):
-        return None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return None
 
 
 def _upgrade_binary(data: bytes, source: Path, target: Path) -> int:

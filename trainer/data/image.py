@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainer.data.resize import Pixels, resize
 from trainer.errors import DataError
@@ -81,8 +81,10 @@ def decode_image(encoded: bytes, *, force_color: bool = False, force_gray: bool 
             channels = _as_stored(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         formats = "PNG, JPEG, BMP, PPM, TIFF or WebP"
+        # Pillow's words for this one name an object of ours.
+        reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise DataError(
-            f"expected a {formats} image; {len(encoded)} bytes cannot be decoded: {error}"
+            f"expected a {formats} image; {len(encoded)} bytes cannot be decoded{reason}"
         ) from error
     return np.ascontiguousarray(np.atleast_3d(channels).transpose(2, 0, 1))
 
