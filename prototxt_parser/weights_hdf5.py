@@ -57,6 +57,9 @@ def load_hdf5(net: Net, path: Path) -> None:
 def _layer_groups(group: h5py.Group, prefix: str = "") -> list[tuple[str, h5py.Group]]:
     """Return all groups with their layer names; a name may contain '/', which nests groups."""
     found: list[tuple[str, h5py.Group]] = []
+    stray = [key for key, child in group.items() if isinstance(child, h5py.Dataset)]
+    if stray and not prefix:
+        raise KeyError(f"/data/{stray[0]} holds values itself, not one dataset per blob")
     for key, child in group.items():
         if isinstance(child, h5py.Group):
             name = f"{prefix}{key}"

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prototxt_parser.errors import LayerError
-from prototxt_parser.shapes import Shape, pooling_size, shape_text
+from prototxt_parser.shapes import INT_MAX, Shape, pooling_size, shape_text
 
 _LOWEST = torch.finfo(torch.float32).min
 
@@ -39,6 +39,8 @@ class PoolingWindows:
         for name, values in (("Filter", self.kernel), ("Stride", self.stride)):
             if 0 in values:
                 raise LayerError(f"{name} dimensions cannot be zero. Received {values}")
+            if max(values) > INT_MAX:
+                raise LayerError(f"{name} dimensions must be <= {INT_MAX}. Received {values}")
         pairs = zip(self.pad, self.kernel, strict=True)
         if any(self.pad) and any(pad >= size for pad, size in pairs):
             raise LayerError(f"pad must be < kernel; received pad {self.pad}, kernel {self.kernel}")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from golden_cases import GOLDEN, golden_cases
-from prototxt_parser import Net, build_net, load_weights, read_net, save_weights
+from prototxt_parser import Net, PrototxtError, build_net, load_weights, read_net, save_weights
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.weights_hdf5 import save_hdf5
 
@@ -148,3 +148,11 @@ def test_an_old_model_loads_into_every_net(definition: str, model: str) -> None:
         got = net.layers[layer].blobs[int(index)].detach().numpy()
         np.testing.assert_array_equal(got, want, err_msg=key, strict=True)
     check_outputs(net, arrays, info["tolerance"])
+
+
+def test_an_hdf5_model_without_groups_of_blobs_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "flat.caffemodel.h5"
+    with h5py.File(path, "w") as file:
+        file["data/conv1"] = np.zeros((2, 3), np.float32)
+    with pytest.raises(PrototxtError, match="/data/conv1 holds values itself"):
+        load_weights(fresh_net(GOLDEN / "formats/caffemodel/zoo"), path)
