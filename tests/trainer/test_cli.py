@@ -123,6 +123,9 @@ def test_dry_run_needs_no_data_and_writes_nothing(
     assert "max_iter 4000 of all workers together: 1000 iterations per worker" in out
     assert "400000 samples, 20 rounds" in out
     assert "snapshots  runs/cifar10_quick_iter_N.caffemodel" in out
+    assert "no such folder" not in out
+    assert train_main(["--net", "cifar10_quick.prototxt", "--dry-run"]) == 0
+    assert "examples/cifar10: no such folder for snapshots; make it" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

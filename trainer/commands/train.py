@@ -173,6 +173,9 @@ def run(args: argparse.Namespace) -> int:
         plan = _plan(args, recipe, strategy, options, device, start, seed, extensions)
     for line in [*recipe.notes, *([note] if note else []), *describe(recipe, plan, device, start)]:
         print(line)
+    folder = Path(recipe.param.snapshot_prefix).parent
+    if args.out is None and not folder.is_dir():
+        print(f"{folder}: no such folder for snapshots; make it, or give --out DIR")
     if args.dry_run:
         return 0
     sys.stdout.flush()
