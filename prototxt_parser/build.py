@@ -23,7 +23,7 @@ from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.random_source import RandomSource
 from prototxt_parser.shapes import Shape, check_shape, count, shape_text
 from prototxt_parser.splits import insert_splits
-from prototxt_parser.state import filter_net, net_state
+from prototxt_parser.state import file_state, filter_net
 
 
 def build_net(
@@ -56,7 +56,7 @@ def build_net(
             layer, what was expected and what was received.
     """
     definition = _as_definition(definition)
-    state = net_state(phase, level, [*definition.param.state.stage, *stages])
+    state = file_state(definition, phase, level, stages)
     return build_for_state(
         definition, state, input_shapes=input_shapes, random=RandomSource(seed), dtype=dtype
     )

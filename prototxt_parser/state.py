@@ -22,6 +22,19 @@ def net_state(phase: str | int, level: int = 0, stages: Iterable[str] = ()) -> c
     return caffe_pb2.NetState(phase=value, level=level, stage=stages)  # type: ignore[arg-type]
 
 
+def file_state(
+    definition: NetDefinition, phase: str | int, level: int = 0, stages: Iterable[str] = ()
+) -> caffe_pb2.NetState:
+    """Return the state for a net from a file: phase and level replace the file's, stages add up.
+
+    Raises:
+        PrototxtError: Another phase than "TRAIN", "TEST" or its number.
+
+    Source: caffe/src/caffe/net.cpp, Net::Net with a file name.
+    """
+    return net_state(phase, level, [*definition.param.state.stage, *stages])
+
+
 def filter_net(definition: NetDefinition, state: caffe_pb2.NetState) -> NetDefinition:
     """Return the net with only the layers that `state` selects, and `state` set.
 

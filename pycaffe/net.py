@@ -15,7 +15,7 @@ from prototxt_parser.files import read_net
 from prototxt_parser.live_blob import FloatArray
 from prototxt_parser.live_net import Hook
 from prototxt_parser.random_source import RandomSource
-from prototxt_parser.state import net_state
+from prototxt_parser.state import file_state
 from prototxt_parser.weights import load_weights, save_weights
 from prototxt_parser.weights_hdf5 import load_hdf5, save_hdf5
 from pycaffe.batches import Batches, cut, zipped
@@ -69,7 +69,7 @@ class Net(NetView):
             weights, phase, level = phase, level, 0
         definition = read_net(find_prototxt(network_file))
         weights = None if weights is None else check_file(weights)
-        state = net_state(phase, level, [*definition.param.state.stage, *(stages or ())])
+        state = file_state(definition, phase, level, stages or ())
         self._adopt(build_live_net(definition, state, RandomSource(next_seed()))[0])
         if weights is not None:
             self.copy_from(weights)

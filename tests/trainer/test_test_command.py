@@ -86,6 +86,29 @@ layer { name: "up" type: "Power" bottom: "x" top: "y" power_param { shift: 1.5 }
     assert "] Loss: 0\n" in log
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["test", "-weights=staged.caffemodel", "-model=staged.prototxt"], "Batch 0, both = "),
+        (["time", "-phase=TEST", "-model=staged.prototxt"], "both\tforward: "),
+        (["summary", "staged.prototxt"], "both"),
+    ],
+)
+def test_stages_of_the_file_and_of_the_flag_add_up(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: list[str], shown: str
+) -> None:
+    (folder / "staged.prototxt").write_text(
+        'state { stage: "a" } layer { name: "x" type: "Input" top: "x" '
+        "input_param { shape { dim: 2 dim: 3 } } }"
+        'layer { name: "both" type: "ReLU" bottom: "x" top: "both" '
+        'include { stage: "a" stage: "b" } }'
+    )
+    save_weights(build_net(read_net("staged.prototxt"), "TEST"), "staged.caffemodel")
+    assert main([*command, "-stage=b"]) == 0
+    printed = capsys.readouterr()
+    assert shown in printed.out + printed.err
+
+
 WRONG = {
     "no model": (["test", "-weights=w"], "Need a model definition to score."),
     "no weights": (["test", "-model=small.prototxt"], "Need model weights to score."),

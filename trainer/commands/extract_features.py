@@ -16,11 +16,12 @@ import torch
 from prototxt_parser.files import read_net
 from prototxt_parser.net import Net
 from prototxt_parser.proto import caffe_pb2
-from prototxt_parser.state import net_state
+from prototxt_parser.state import file_state
 from prototxt_parser.weights import load_weights
 from solvers.feed import Feed, open_net
 from trainer.caffe_log import log_lines
 from trainer.commands.flags import positive
+from trainer.commands.net_flags import add_data_flag
 from trainer.data.database import BACKENDS, DatabaseWriter, new_database
 from trainer.data.feed import open_feed
 from trainer.device import one_gpu
@@ -50,12 +51,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("backend", choices=BACKENDS, metavar="DB_TYPE", help="lmdb or leveldb")
     parser.add_argument("mode", nargs="?", choices=("CPU", "GPU"), default="CPU")
     parser.add_argument("device", nargs="?", type=_device_number, default=0, metavar="DEVICE_ID")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="where to look for databases and mean files that are not where the net says",
-    )
+    add_data_flag(parser)
     add_extension_flags(parser)
     parser.set_defaults(run=run)
 
@@ -77,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         logger.info("Using GPU" if args.mode == "GPU" else "Using CPU")
         # A TEST net draws random numbers only if it asks for mirrors: the same ones every time.
         opener = partial(open_feed, seed=0, data_dir=args.data)
-        net, feed = open_net(definition, net_state("TEST"), opener)
+        net, feed = open_net(definition, file_state(definition, "TEST"), opener)
         opened.callback(feed.close)
         load_weights(net.to(device), args.weights)
         _check_blobs(net, blobs, args.net)

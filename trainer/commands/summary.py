@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from pathlib import Path
 from typing import Any
 
-from prototxt_parser import Net, read_net
+from prototxt_parser import Net
 from prototxt_parser.build import build_for_state, data_specs
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.shapes import Shape
-from prototxt_parser.state import net_state
+from trainer.commands.net_flags import add_data_flag, add_state_flags, chosen_net
 from trainer.errors import UsageError
 from trainer.extensions import add_extension_flags, extensions_of
 from trainer.input_shapes import input_shapes
@@ -38,8 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--phase", choices=caffe_pb2.Phase.keys(), default="TEST", help="default: TEST"
     )
-    parser.add_argument("--level", type=int, default=0, help="level of the net (default 0)")
-    parser.add_argument("--stage", default="", metavar="S[,S...]", help="stages of the net")
+    add_state_flags(parser)
     parser.add_argument(
         "--input-shape",
         action="append",
@@ -49,12 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="shape of a blob that is fed or read from data; may be given again. Default: as the "
         "definition or the data say",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="where to look for databases and mean files that are not where the net says",
-    )
+    add_data_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_extension_flags(parser)
     parser.set_defaults(run=run)
@@ -78,9 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> Net:
-    definition, given = read_net(args.net), dict(args.input_shape)
-    stages = [stage for stage in args.stage.split(",") if stage]
-    state = net_state(args.phase, args.level, [*definition.param.state.stage, *stages])
+    (definition, state), given = chosen_net(args, args.net, args.phase), dict(args.input_shape)
     shapes = input_shapes(data_specs(definition, state), given, args.data)
     net = build_for_state(definition, state, input_shapes=shapes)
     fed = [top for step in net.steps if step.is_source for top in step.tops]

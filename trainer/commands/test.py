@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.weights:
         raise UsageError("Need model weights to score.")
     extensions_of(args).install()
-    definition, state = chosen_net(args, "TEST")
+    definition, state = chosen_net(args, args.model, "TEST")
     device = one_gpu(args.gpu)
     with log_lines():
         log_gpu(device)

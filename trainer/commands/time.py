@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.model:
         raise UsageError("Need a model definition to time.")
     extensions_of(args).install()
-    definition, state = chosen_net(args, args.phase)
+    definition, state = chosen_net(args, args.model, args.phase)
     device = one_gpu(args.gpu)
     with log_lines(), ExitStack() as stack:
         log_gpu(device)
