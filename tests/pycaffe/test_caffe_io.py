@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -129,7 +130,6 @@ def test_enlarging_blends_with_the_minimum_beyond_the_border(channels: int) -> N
 
 @pytest.mark.parametrize(("size", "border"), [((13, 17), 0), ((27, 75), 2)])
 def test_resizing_away_from_the_border_equals_opencv(size: tuple[int, int], border: int) -> None:
-    cv2 = pytest.importorskip("cv2")
     im = RANDOM.random((20, 31, 3)).astype(np.float32)
     want = cv2.resize(im, size[::-1], interpolation=cv2.INTER_LINEAR)
     inside = (slice(border, -border or None),) * 2

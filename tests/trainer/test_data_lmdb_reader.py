@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from database_readers import read
 from image_databases import make_lmdb
 
 from golden_cases import GOLDEN
@@ -16,46 +17,9 @@ from trainer.errors import DataError
 SOUND = GOLDEN / "formats/db/raw_lmdb"
 
 
-def read(reader: LmdbReader, count: int) -> list[bytes]:
-    values = []
-    for _ in range(count):
-        values.append(reader.value)
-        reader.advance()
-    return values
-
-
 @pytest.fixture
 def seven(tmp_path: Path) -> Path:
     return make_lmdb(tmp_path / "seven_lmdb", [b"v%d" % number for number in range(7)])
-
-
-def test_reader_goes_round_in_key_order(seven: Path) -> None:
-    reader = LmdbReader(seven)
-    assert (reader.count, reader.begin, reader.end, reader.key) == (7, 0, 7, b"000")
-    assert read(reader, 9) == [b"v0", b"v1", b"v2", b"v3", b"v4", b"v5", b"v6", b"v0", b"v1"]
-    assert reader.entry == 2
-    reader.close()
-
-
-def test_parts_cover_the_database_once_and_go_round_each(seven: Path) -> None:
-    readers = [LmdbReader(seven, rank, 3) for rank in range(3)]
-    assert [(reader.begin, reader.end) for reader in readers] == [(0, 2), (2, 4), (4, 7)]
-    assert [read(reader, 4) for reader in readers] == [
-        [b"v0", b"v1", b"v0", b"v1"],
-        [b"v2", b"v3", b"v2", b"v3"],
-        [b"v4", b"v5", b"v6", b"v4"],
-    ]
-    for reader in readers:
-        reader.close()
-
-
-@pytest.mark.parametrize("key", [None, b"005"])
-def test_seek_goes_to_an_entry_and_on_from_there(seven: Path, key: bytes | None) -> None:
-    reader = LmdbReader(seven, 1, 2)
-    reader.seek(5, key)
-    assert (reader.entry, reader.key) == (5, b"005")
-    assert read(reader, 4) == [b"v5", b"v6", b"v3", b"v4"]
-    reader.close()
 
 
 def test_seek_refuses_a_key_that_is_gone(seven: Path) -> None:

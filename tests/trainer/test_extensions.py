@@ -14,23 +14,9 @@ from tiny_task import make_plan, run_plan, write_data
 from trainer.cli import main, train_main
 from trainer.errors import TrainerError, UsageError
 from trainer.extensions import Extensions, add_extension_flags, extensions_of
+from user_layer import MODULE, NET, SOLVER
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ssd_layers.py"
-MODULE = """
-from prototxt_parser import Layer, register_layer
-@register_layer("Same")
-class Same(Layer):
-    def top_shapes(self, bottoms): return list(bottoms)
-    def forward(self, *bottoms): return bottoms[0] * 1
-"""
-NET = """
-layer { name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param {
-  shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } } }
-layer { name: "s" type: "Same" bottom: "x" top: "s" }
-layer { name: "i" type: "InnerProduct" bottom: "s" top: "i" inner_product_param { num_output: 3 } }
-layer { name: "l" type: "EuclideanLoss" bottom: "i" bottom: "y" top: "l" }
-"""
-SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 4 snapshot_prefix: "same"'
 
 
 @pytest.fixture

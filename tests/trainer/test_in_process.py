@@ -32,21 +32,6 @@ from trainer.errors import TrainerError
 from trainer.strategies import strategy_names
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_data(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(data: Path, tmp_path: Path) -> Path:
-    """Return a folder of the test's own with the data in it."""
-    for name in ("train_lmdb", "test_lmdb"):
-        (tmp_path / name).symlink_to(data / name)
-    return tmp_path
-
-
 @pytest.mark.parametrize("extra", ["", DROPOUT, BATCH_NORM])
 @pytest.mark.parametrize("settings", [{}, {"lr_policy": "inv", "gamma": 0.1, "power": 0.75}])
 def test_one_synchronous_worker_is_the_plain_solver_bit_for_bit(

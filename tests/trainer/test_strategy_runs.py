@@ -18,28 +18,12 @@ from tiny_task import (
     make_plan,
     run_plan,
     run_single,
-    write_data,
 )
 from trainer.errors import UsageError
 from trainer.strategies import strategy_names
 
 Values = NDArray[np.float64]
 SOLVER = {"momentum": 0.5, "weight_decay": 0.01, "lr_policy": "inv", "gamma": 0.1, "power": 0.75}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_data(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(data: Path, tmp_path: Path) -> Path:
-    """Return a folder of the test's own with the data in it."""
-    for name in ("train_lmdb", "test_lmdb"):
-        (tmp_path / name).symlink_to(data / name)
-    return tmp_path
 
 
 def values(solver: Solver) -> Values:
