@@ -96,16 +96,20 @@ class Start:
 
     Attributes:
         attempt: Number of this start of the rank, from 1; a new one replaces those before.
-        iteration: Iterations that earlier attempts of the rank have brought into the centre.
+        iteration: Iterations that the worker has behind it.
         parameters: Shape (P,).
         history: One tensor of shape (P,) per slot; none after a lost attempt, whose momentum is
             lost with it.
+        extra: What the strategy itself has kept in a checkpoint, shape (P,) each.
+        values: What else a worker has deposited there; None if it starts without.
     """
 
     attempt: int
     iteration: int
     parameters: Tensor
-    history: Sequence[Tensor]
+    history: Sequence[Tensor] = ()
+    extra: Sequence[Tensor] = ()
+    values: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,26 +119,74 @@ class Control:
     Attributes:
         stop: End after the current iteration.
         publish: Rank 0 of a synchronous run: publish after the next exchange.
+        deposit: Rank 0 of a synchronous run: have all workers deposit their state then.
     """
 
     stop: bool = False
     publish: bool = False
+    deposit: bool = False
 
 
 Record = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs.
+
+    Attributes:
+        host: Name of the machine.
+        pid: Process id there.
+        task: Spark's id of the task attempt; -1 without Spark.
+    """
+
+    host: str
+    pid: int
+    task: int = -1
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of tensors that have gone over a link.
+
+    Attributes:
+        sent: By the worker.
+        received: By the worker.
+    """
+
+    sent: int = 0
+    received: int = 0
+
+
 class DriverLink(CenterLink, Protocol):
     """One worker's connection to the driver."""
 
-    def start(self, host: str) -> Start:
-        """Register this worker, which runs on `host`, and fetch what it begins with."""
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes that have gone over this link so far."""
+
+    def start(self, place: Place) -> Start:
+        """Register this worker, and fetch what it begins with."""
 
     def report(self, records: Sequence[Record]) -> Control:
         """Hand over measurements (JSON values) and learn what the driver wants."""
 
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
         """Hand over the state of a synchronous run after `iteration` iterations of all workers."""
+
+    def deposit(
+        self, iteration: int, values: Mapping[str, Any], tensors: Sequence[Tensor]
+    ) -> None:
+        """Hand over all that this worker needs to go on from here, for a checkpoint.
+
+        Args:
+            iteration: Of the run, the same for all workers.
+            values: JSON values.
+            tensors: Shape (P,) each: the parameters, the histories, then what the strategy keeps.
+        """
+
+    def meet(self, tensor: Tensor) -> None:
+        """Replace `tensor` by its mean over all workers, computed by the driver; see `Group`."""
 
     def finish(self) -> None:
         """Tell that this worker has done its work."""

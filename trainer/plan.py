@@ -10,6 +10,8 @@ from trainer.extensions import Extensions
 from trainer.strategies.base import Options
 
 IN_PROCESS = "in-process"
+ENCRYPTION = ("auto", "on", "off")
+EXCHANGE_DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,28 @@ def _passes(interval: int, before: int, after: int) -> bool:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often a run is saved so that it can be resumed.
+
+    Attributes:
+        uri: A local folder, or a folder on any file system that `pyarrow.fs` opens.
+        keep: The newest so many are kept, and the best.
+        interval_s: Seconds from one to the next; 0 for every exchange of all workers; None for
+            that in small nets, and for a minute in large ones.
+    """
+
+    uri: str
+    keep: int = 3
+    interval_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise UsageError(f"keep: expected 1 or more checkpoints; received {self.keep}")
+        if self.interval_s is not None and not self.interval_s >= 0:
+            raise UsageError(f"interval_s: expected 0 or more; received {self.interval_s}")
+
+
+@dataclass(frozen=True)
 class DistributedPlan:
     """A distributed run.
 
@@ -70,8 +94,19 @@ class DistributedPlan:
         port: Port of the driver's service; 0 for any free one.
         start_timeout_s: Longest wait for Spark to offer a place to every worker.
         wait_timeout_s: Longest wait of one process for another after that.
-        task_attempts: How often an asynchronous worker may be started before the run is given up.
+        task_attempts: How often in a row a worker, or all workers of a synchronous run, may be lost
+            without having got further before the run is given up.
         extensions: The user's own layers, which every worker loads.
+        encryption: Whether workers and driver speak TLS: "on", "off", or "auto", on unless the
+            driver listens on the loopback. With TLS synchronous workers average through the
+            driver; without, over gloo, which has none.
+        servers: Processes beside the driver that hold the centre, a range each; 0: the driver.
+        exchange_dtype: What asynchronous workers and the centre send each other: "float32",
+            "float16" or "bfloat16".
+        overlap: Asynchronous workers go on while an exchange is under way.
+        checkpoints: Where the run is saved so that it can be resumed; None for nowhere.
+        straggler_s: A worker not heard of for so long is named in the log.
+        replaces_stragglers: And its process is killed, and another started in its place.
     """
 
     strategy: str
@@ -91,16 +126,29 @@ class DistributedPlan:
     wait_timeout_s: float = 1800.0
     task_attempts: int = 4
     extensions: Extensions = field(default_factory=Extensions)
+    encryption: str = "auto"
+    servers: int = 0
+    exchange_dtype: str = "float32"
+    overlap: bool = False
+    checkpoints: Checkpoints | None = None
+    straggler_s: float = 30.0
+    replaces_stragglers: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "threads", "task_attempts"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: expected 1 or more; received {getattr(self, name)}")
-        for name in ("start_timeout_s", "wait_timeout_s"):
+        for name in ("start_timeout_s", "wait_timeout_s", "straggler_s"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name}: expected more than 0; received {getattr(self, name)}")
         if not 0 <= self.port < 65536:
             raise UsageError(f"port: expected 0 to 65535; received {self.port}")
+        if self.servers < 0:
+            raise UsageError(f"servers: expected 0 or more; received {self.servers}")
+        for name, choices in (("encryption", ENCRYPTION), ("exchange_dtype", EXCHANGE_DTYPES)):
+            if getattr(self, name) not in choices:
+                received = getattr(self, name)
+                raise UsageError(f"{name}: expected {', '.join(choices)}; received {received}")
         self.options.check_workers(self.num_workers)
 
     @property
