@@ -70,18 +70,40 @@ def write_snapshot(solver: Solver) -> Path:
     save = save_hdf5 if is_hdf5 else save_weights
     save(solver.net, model, with_diffs=param.snapshot_diff)
     logger.info("Snapshotting solver state to %s file %s", kind, state)
-    write_resume(state, _resume_values(solver))
-    history = history_blobs(solver.history, solver.net.flat.split)
-    write_state(state, SolverState(solver.iteration, str(model), solver.current_step, history))
+    _write_state(solver, model, state)
     return state
 
 
-def _resume_values(solver: Solver) -> dict[str, Any]:
+def write_files(solver: Solver, stem: Path) -> list[Path]:
+    """Write a binary snapshot under a name of one's own, unlogged.
+
+    Args:
+        solver: What to write.
+        stem: Path without extensions.
+
+    Returns:
+        Model, state and the file beside it.
+    """
+    model, state = stem.with_suffix(".caffemodel"), stem.with_suffix(".solverstate")
+    save_weights(solver.net, model)
+    _write_state(solver, model, state)
+    return [model, state, resume_path(state)]
+
+
+def _write_state(solver: Solver, model: Path, state: Path) -> None:
+    values = position_values(solver)
+    values["test_feeds"] = [test.feed.state_dict() for test in solver.tests]
+    write_resume(state, values)
+    history = history_blobs(solver.history, solver.net.flat.split)
+    write_state(state, SolverState(solver.iteration, str(model), solver.current_step, history))
+
+
+def position_values(solver: Solver) -> dict[str, Any]:
+    """Return where a solver is in its data and random numbers, as JSON values."""
     return {
         "iteration": solver.iteration,
         "seed": solver.net.random.seed,
         "feed": solver.feed.state_dict(),
-        "test_feeds": [test.feed.state_dict() for test in solver.tests],
         "random": solver.net.random.state_dict(),
         "carried": [_encode(net.carried_states) for net in _nets(solver)],
         "loss_window": solver.loss_window.state_dict(),
@@ -115,7 +137,7 @@ def restore_solver(solver: Solver, path: Path) -> bool:
     if values is None:
         logger.info("No %s: the data starts again, as in Caffe", resume_path(path).name)
         return False
-    _restore_position(solver, values, path)
+    restore_position(solver, values, str(resume_path(path)))
     return True
 
 
@@ -165,10 +187,20 @@ def _model_path(state: SolverState, path: Path) -> Path:
     return recorded if recorded.exists() else beside
 
 
-def _restore_position(solver: Solver, values: dict[str, Any], path: Path) -> None:
+def restore_position(solver: Solver, values: Mapping[str, Any], where: str) -> None:
+    """Go where `position_values` was taken.
+
+    Args:
+        solver: Of the same net and data.
+        values: What was returned there; feeds of test nets may be among them.
+        where: They come from, for the message.
+
+    Raises:
+        SolverError: They are damaged, or of another net.
+    """
     try:
         solver.feed.load_state_dict(values["feed"])
-        for test, position in zip(solver.tests, values["test_feeds"], strict=False):
+        for test, position in zip(solver.tests, values.get("test_feeds", ()), strict=False):
             test.feed.load_state_dict(position)
         solver.net.random.load_state_dict(values["random"])
         for net, states in zip(_nets(solver), values["carried"], strict=False):
@@ -176,6 +208,6 @@ def _restore_position(solver: Solver, values: dict[str, Any], path: Path) -> Non
         solver.loss_window.load_state_dict(values["loss_window"])
     except (KeyError, TypeError, ValueError) as error:
         raise SolverError(
-            f"{resume_path(path)}: does not fit this run ({error!r}). "
+            f"{where}: does not fit this run ({error!r}). "
             "Delete it to resume as Caffe does, from the first batch"
         ) from error

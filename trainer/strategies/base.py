@@ -154,6 +154,13 @@ class Strategy(ABC, Generic[LinkT, OptionsT]):
     def exchange(self, replica: Replica, link: LinkT) -> int:
         """Exchange once and return the staleness: updates by others that `replica` had not seen."""
 
+    def state(self) -> Sequence[Tensor]:
+        """Return what has to be kept to go on from here besides the replica, shape (P,) each.
+
+        After `start`; what a checkpoint holds is copied into these tensors.
+        """
+        return ()
+
     def model(self, replica: Replica) -> Tensor:
         """Return what a synchronous run tests and saves after an exchange, shape (P,)."""
         return replica.parameters

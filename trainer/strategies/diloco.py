@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import torch
+from torch import Tensor
 
 from trainer.links import Group
 from trainer.strategies.arithmetic import outer_nesterov_
@@ -46,7 +47,7 @@ class Diloco(Strategy[Group, DilocoOptions]):
         v ← μv + Δ        x̃ ← x̃ - η(Δ + μv)        x_k ← x̃
 
     Workers keep the momentum of their own solver. BatchNorm's statistics are averaged without a
-    step. With η = 1 and μ = 0 it is SparkNet. A resumed run starts with v = 0.
+    step. With η = 1 and μ = 0 it is SparkNet. From a Caffe snapshot a run starts with v = 0.
 
     Source: Douillard et al. 2023 (DiLoCo), algorithm 1; without momentum of the workers, Chen and
         Huo 2016 (BMUF).
@@ -60,6 +61,10 @@ class Diloco(Strategy[Group, DilocoOptions]):
         del link
         self._center = replica.parameters.clone()
         self._velocity = torch.zeros_like(self._center)
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """Return x̃ and v."""
+        return self._center, self._velocity
 
     def exchange(self, replica: Replica, link: Group) -> int:
         """Average, step, go on from x̃; all workers do the same."""

@@ -68,7 +68,8 @@ class Easgd(Strategy[Any, EasgdOptions]):
 
     All workers at once, each with its own copy of x̃; or, asynchronously, each with the one centre,
     which then goes by α to that worker. BatchNorm's statistics are averaged, as in SparkNet, or
-    the centre's move by 1/K. A snapshot holds x̃: all workers of a resumed run start from it.
+    the centre's move by 1/K. A Caffe snapshot holds x̃: all workers of a run that goes on from one
+    start from it.
 
     Source: Zhang et al. 2015 (EASGD), section 3 and algorithms 1 and 2 (EAMSGD).
     """
@@ -94,6 +95,10 @@ class Easgd(Strategy[Any, EasgdOptions]):
         """Take a copy of x̃."""
         del link
         self._center = replica.parameters.clone()
+
+    def state(self) -> tuple[Tensor]:
+        """Return x̃."""
+        return (self._center,)
 
     def exchange(self, replica: Replica, link: Any) -> int:
         """Exchange with the other workers, or with the centre."""
