@@ -18,7 +18,8 @@ from trainer.links import Control, Move
 from trainer.parameter_server import wire
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.service import Address, serving
+from trainer.parameter_server.flight_server import Address
+from trainer.parameter_server.service import serving
 from trainer.parameter_server.shared import shared_file
 from trainer.plan import DistributedPlan, Milestones
 from trainer.strategies import CenterSettings, DeepSparkOptions
@@ -192,7 +193,7 @@ def test_call_lost_on_the_way_is_made_again(
 ) -> None:
     """The first answer is lost after the push was applied: it must not be applied twice."""
     link.start("there")
-    monkeypatch.setattr("trainer.parameter_server.client._PAUSE_S", 0.0)
+    monkeypatch.setattr("trainer.parameter_server.flight_client._PAUSE_S", 0.0)
     receive, answers = wire.receive_message, []
 
     def lose_first(reader: Any) -> dict[str, Any]:
@@ -341,7 +342,7 @@ def test_address_of_another_machine_is_named(desk: Desk) -> None:
 
 
 def test_driver_that_has_ended_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.parameter_server.client._PAUSE_S", 0.0)
+    monkeypatch.setattr("trainer.parameter_server.flight_client._PAUSE_S", 0.0)
     with serving(desk, HOST) as address:
         link = FlightLink(address, 0, timeout_s=20)
         link.start("there")

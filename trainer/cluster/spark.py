@@ -29,7 +29,8 @@ from trainer.extensions import Extensions
 from trainer.links import Group
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.service import Address, serving
+from trainer.parameter_server.flight_server import Address
+from trainer.parameter_server.service import serving
 from trainer.plan import DistributedPlan
 from trainer.worker import WorkerTask
 

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
-import pyarrow as pa
-from pyarrow import flight
 from torch import Tensor
 
-from trainer.errors import TrainerError
 from trainer.links import Control, Move, Pull, Record, Start
-from trainer.parameter_server import wire
-from trainer.parameter_server.service import Address
+from trainer.parameter_server.flight_client import FlightClient
+from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.shared import map_shared
-
-T = TypeVar("T")
-
-# A call that is lost on the way is made again; its sequence number keeps a push from counting
-# twice.
-_TRIES = 3
-_PAUSE_S = 1.0
 
 
 @final
@@ -40,8 +29,7 @@ class FlightLink:
     """
 
     def __init__(self, address: Address, rank: int, timeout_s: float) -> None:
-        self._address, self._rank, self._timeout_s = address, rank, timeout_s
-        self._client = flight.connect(address.location)
+        self._client, self._rank = FlightClient(address, timeout_s), rank
         self._attempt = self._sequence = 0
 
     def start(self, host: str) -> Start:
@@ -96,54 +84,11 @@ class FlightLink:
     def _exchange(
         self, call: str, fields: Mapping[str, Any], tensors: Sequence[Tensor]
     ) -> tuple[dict[str, Any], Tensor]:
-        """Make a call that carries tensors."""
-        command = wire.encode({"call": call, **self._identity, **fields})
-        descriptor = flight.FlightDescriptor.for_command(command)
-
-        def once() -> tuple[dict[str, Any], Tensor]:
-            writer, reader = self._client.do_exchange(descriptor, self._options())
-            with writer:
-                writer.begin(wire.SCHEMA)
-                wire.send(writer, tensors)
-                writer.done_writing()
-                answer = wire.receive_message(reader)
-                return answer, wire.receive(reader, answer["size"])
-
-        return self._patiently(once)
+        return self._client.exchange(call, {**self._identity, **fields}, tensors)
 
     def _act(self, call: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a call that carries JSON values only."""
-        action = flight.Action(call, wire.encode({**self._identity, **fields}))
-
-        def once() -> dict[str, Any]:
-            (answer,) = self._client.do_action(action, self._options())
-            return wire.decode(answer.body.to_pybytes())
-
-        return self._patiently(once)
+        return self._client.act(call, {**self._identity, **fields})
 
     @property
     def _identity(self) -> dict[str, Any]:
         return {"rank": self._rank, "attempt": self._attempt}
-
-    def _options(self) -> Any:
-        token = f"Bearer {self._address.token}".encode()
-        return flight.FlightCallOptions(self._timeout_s, headers=[(b"authorization", token)])
-
-    def _patiently(self, once: Callable[[], T]) -> T:
-        where = f"the driver at {self._address.host}:{self._address.port}"
-        for _ in range(_TRIES):
-            try:
-                return once()
-            except flight.FlightUnavailableError:
-                time.sleep(_PAUSE_S)
-            except flight.FlightTimedOutError as error:
-                raise TrainerError(f"{where} did not answer in {self._timeout_s:g} s") from error
-            except (pa.ArrowException, OSError) as error:
-                raise TrainerError(_message(error)) from error
-        raise TrainerError(f"{where} cannot be reached: it has ended, or the network is down")
-
-
-def _message(error: Exception) -> str:
-    """Return the service's own message, without gRPC's ornaments."""
-    own: bytes = getattr(error, "extra_info", b"")
-    return own.decode() or str(error).split(". Detail:")[0]
