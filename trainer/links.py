@@ -120,11 +120,14 @@ class Control:
         stop: End after the current iteration.
         publish: Rank 0 of a synchronous run: publish after the next exchange.
         deposit: Rank 0 of a synchronous run: have all workers deposit their state then.
+        extra: Iterations on top of the worker's share, taken over from a lost one; negative for
+            one that the others have replaced.
     """
 
     stop: bool = False
     publish: bool = False
     deposit: bool = False
+    extra: int = 0
 
 
 Record = Mapping[str, Any]
@@ -143,6 +146,23 @@ class Place:
     host: str
     pid: int
     task: int = -1
+
+
+@dataclass(frozen=True)
+class Deposit:
+    """What a worker has handed over for a checkpoint; see `DriverLink.deposit`.
+
+    Attributes:
+        parameters: Shape (P,).
+        history: Shape (P,) per slot.
+        extra: What the strategy keeps, shape (P,) each.
+        values: JSON values.
+    """
+
+    parameters: Tensor
+    history: Sequence[Tensor]
+    extra: Sequence[Tensor]
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

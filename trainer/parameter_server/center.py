@@ -120,6 +120,11 @@ class Center:
         """Sum of the iterations that the workers have brought in."""
         return sum(worker.iteration for worker in self._workers)
 
+    @property
+    def iterations(self) -> list[int]:
+        """Iterations that each worker has brought in."""
+        return [worker.iteration for worker in self._workers]
+
     def register(self, rank: int) -> tuple[int, int]:
         """Begin a new attempt of a worker, which replaces those before.
 
@@ -150,6 +155,12 @@ class Center:
         """Note that a worker pushes no more; nobody waits for it."""
         with self._changed:
             self.check_attempt(rank, attempt)
+            self._workers[rank].is_working = False
+            self._changed.notify_all()
+
+    def withdraw(self, rank: int) -> None:
+        """Note that nobody has to wait for a worker that is lost; it may come back."""
+        with self._changed:
             self._workers[rank].is_working = False
             self._changed.notify_all()
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from torch import Tensor
 
 from trainer.errors import TrainerError
-from trainer.links import Control, Pull, Record, Start
+from trainer.links import Control, Deposit, Place, Pull, Record, Start
 from trainer.parameter_server.center import Center, Push
+from trainer.parameter_server.roster import Roster
 from trainer.parameter_server.shared import map_shared
 from trainer.plan import DistributedPlan, Milestones
 from trainer.strategies.arithmetic import Layout
@@ -43,23 +43,42 @@ class Milestone:
     history: Sequence[Tensor] = ()
 
 
+def _no_deposit(rank: int) -> Deposit | None:
+    del rank
+    return None
+
+
 @dataclass(frozen=True)
-class Failure:
-    """Why a worker ended.
+class Given:
+    """What a run begins with.
 
     Attributes:
-        rank: Which worker.
-        host: Where it ran.
-        message: Its own message.
-        details: With the traceback.
-        is_lost_peer: It ended only because another one did.
+        parameters: Shape (P,).
+        history: The solver's histories, shape (P,) each.
+        layout: Which parameters are weights.
+        iterations: Iterations that each worker has behind it.
+        deposit_of: Gives what the worker of a rank handed over for the checkpoint that the run goes
+            on from; None where there is nothing.
     """
 
-    rank: int
-    host: str
-    message: str
-    details: str
-    is_lost_peer: bool
+    parameters: Tensor
+    history: Sequence[Tensor]
+    layout: Layout
+    iterations: Sequence[int]
+    deposit_of: Callable[[int], Deposit | None] = _no_deposit
+
+
+class Depository(Protocol):
+    """Takes what workers of a synchronous run hand over for checkpoints."""
+
+    @property
+    def wants_deposits(self) -> bool:
+        """Whether a checkpoint is due."""
+
+    def deposit(
+        self, rank: int, iteration: int, values: Mapping[str, Any], chunks: Iterator[Tensor]
+    ) -> None:
+        """Take a worker's state, whose tensors come in parts; see `DriverLink.deposit`."""
 
 
 @final
@@ -69,14 +88,14 @@ class Desk:
     Args:
         plan: The run.
         milestones: When the driver wants the state.
-        parameters: The start, shape (P,).
-        history: Histories to start with.
-        layout: Which parameters are weights.
+        given: What the run begins with.
         settings: What the strategy asks of the centre.
+        depository: Where checkpoints go; None for nowhere.
         shared: File of the centre, if workers share it.
 
     Attributes:
         center: The centre; in a synchronous run only where workers begin.
+        roster: Who the workers are.
         home: Host of the driver.
         shared: See above.
     """
@@ -85,75 +104,80 @@ class Desk:
         self,
         plan: DistributedPlan,
         milestones: Milestones,
-        parameters: Tensor,
-        history: Sequence[Tensor],
-        layout: Layout,
+        given: Given,
         settings: CenterSettings,
+        depository: Depository | None = None,
         shared: Path | None = None,
     ) -> None:
-        self._plan, self._when = plan, milestones
+        self._plan, self._when, self._given = plan, milestones, given
+        self._depository = depository
         self.home, self.shared = socket.gethostname(), shared
-        ranks = range(plan.num_workers)
-        start = [plan.share(rank, plan.start_iteration) for rank in ranks]
         self.center = Center(
-            parameters,
-            layout,
-            start,
+            given.parameters,
+            given.layout,
+            given.iterations,
             settings,
-            memory=map_shared(shared, parameters.numel(), self.home) if shared else None,
+            memory=map_shared(shared, given.parameters.numel(), self.home) if shared else None,
             wait_s=plan.wait_timeout_s,
             watch=self._watch,
         )
-        self._history = [slot.detach().cpu().clone() for slot in history]
+        self.roster = Roster(plan.num_workers, plan.task_attempts)
         self._changed = threading.Condition()
         self._records: deque[dict[str, Any]] = deque()
         self._milestones: deque[Milestone] = deque()
-        self._failures: list[Failure] = []
-        self._hosts = dict.fromkeys(ranks, "a host not known yet")
-        self._heard = dict.fromkeys(ranks, time.monotonic())
         self._stop = self._publish = self._is_closed = False
 
     @property
     def slots(self) -> int:
         """Number of histories."""
-        return len(self._history)
+        return len(self._given.history)
 
     # The workers' side.
 
-    def start(self, rank: int, host: str) -> Start:
+    def start(self, rank: int, place: Place) -> Start:
         """Register a worker; see `DriverLink.start`."""
         attempt, iteration = self.center.register(rank)
-        with self._changed:
-            known = [failure.message for failure in self._failures if failure.rank == rank]
-            self._failures = [failure for failure in self._failures if failure.rank != rank]
-            self._hosts[rank] = host
-            self._heard[rank] = time.monotonic()
-        if attempt > 1:
-            reason = known[0] if known else "killed, or out of memory?"
-            logger.warning(
-                "Worker %d was lost (%s); attempt %d goes on from its iteration %d on %s",
-                rank,
-                reason,
-                attempt,
-                iteration,
-                host,
-            )
-        history = self._history if attempt == 1 else []
+        self.roster.register(rank, place, iteration)
+        deposit = self._given.deposit_of(rank) if attempt == 1 else None
+        if deposit is not None:
+            kept = deposit.history, deposit.extra, deposit.values
+            return Start(attempt, iteration, deposit.parameters, *kept)
+        history = self._given.history if attempt == 1 else ()
         return Start(attempt, iteration, self.center.copy(), history)
 
     def report(self, rank: int, attempt: int, records: Sequence[Record]) -> Control:
         """Take measurements; see `DriverLink.report`."""
         self.center.check_attempt(rank, attempt)
+        self.roster.hear(rank)
         with self._changed:
-            self._heard[rank] = time.monotonic()
             self._records.extend({**record, "rank": rank} for record in records)
-            return Control(self._stop, self._publish and rank == 0)
+            is_first = rank == 0
+            wants_deposits = is_first and not self._milestones and self._wants_deposits
+            extra = self.roster.members[rank].extra
+            return Control(self._stop, self._publish and is_first, wants_deposits, extra)
+
+    @property
+    def _wants_deposits(self) -> bool:
+        return self._depository is not None and self._depository.wants_deposits
+
+    def deposit(
+        self,
+        rank: int,
+        attempt: int,
+        iteration: int,
+        values: Mapping[str, Any],
+        chunks: Iterator[Tensor],
+    ) -> None:
+        """Take a worker's state; see `DriverLink.deposit`. The tensors come in flat parts."""
+        self.center.check_attempt(rank, attempt)
+        if self._depository is None:
+            raise TrainerError("this run makes no checkpoints: nothing is to be deposited")
+        self._depository.deposit(rank, iteration, values, chunks)
 
     def finish(self, rank: int, attempt: int) -> None:
         """Note that a worker has done its work."""
         self.center.leave(rank, attempt)
-        with self._changed:
-            self._heard.pop(rank, None)
+        self.roster.finish(rank)
 
     def publish(
         self, rank: int, attempt: int, iteration: int, state: Tensor, history: Sequence[Tensor]
@@ -175,10 +199,8 @@ class Desk:
     def fail(self, rank: int, attempt: int, message: str, details: str, lost_peer: bool) -> None:
         """Note why a worker ends; see `DriverLink.fail`."""
         self.center.check_attempt(rank, attempt)
-        with self._changed:
-            host = self._hosts[rank]
-            self._failures.append(Failure(rank, host, message, details, lost_peer))
-        logger.debug("Worker %d on %s failed:\n%s", rank, host, details)
+        self.roster.fail(rank, message, is_lost_peer=lost_peer)
+        logger.debug("Worker %d failed:\n%s", rank, details)
 
     def _watch(self, before: int, after: int, center: Tensor) -> None:
         progress = self._plan.progress(after)
@@ -201,11 +223,6 @@ class Desk:
             )
 
     # The driver's side.
-
-    def begin(self) -> None:
-        """Count silence from now."""
-        with self._changed:
-            self._heard = dict.fromkeys(self._heard, time.monotonic())
 
     def request_stop(self) -> None:
         """Have every worker end after its current iteration."""
@@ -232,35 +249,16 @@ class Desk:
             self._changed.notify_all()
             return milestone
 
-    def silent(self, seconds: float) -> list[str]:
-        """Return the unfinished workers not heard of for `seconds`, each with its host."""
-        now = time.monotonic()
-        with self._changed:
-            return [
-                f"worker {rank} on {self._hosts[rank]}"
-                for rank, heard in self._heard.items()
-                if now - heard > seconds
-            ]
-
-    def failure(self) -> str | None:
-        """Return the message of the worker that ended the run, if one said why.
-
-        If all who spoke had only lost their peers, it was a silent one.
-        """
-        with self._changed:
-            for failure in self._failures:
-                if not failure.is_lost_peer:
-                    return f"worker {failure.rank} on {failure.host}: {failure.message}"
-            if not self._failures:
-                return None
-            told = {failure.rank for failure in self._failures}
-            lost = [
-                f"worker {rank} on {self._hosts[rank]}" for rank in self._heard if rank not in told
-            ]
-        if not lost:
-            first = self._failures[0]
-            return f"worker {first.rank} on {first.host}: {first.message}"
-        return f"{', '.join(lost)} was lost: killed, or out of memory? The others noticed it"
+    def drop(self, rank: int) -> None:
+        """Do without a worker that does not come back: the others do what it leaves undone."""
+        done = self.center.iterations[rank]
+        share = self._plan.share(rank, self._plan.max_iter) + self.roster.members[rank].extra
+        heirs = self.roster.drop(rank, share - done)
+        self.center.withdraw(rank)
+        logger.warning(
+            "%s is dropped at its iteration %d: %d iterations are left to %d others",
+            *(self.roster.name(rank), done, share - done, heirs),
+        )
 
     def close(self) -> None:
         """Let nobody wait any more."""
