@@ -9,7 +9,9 @@ from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.links import Move
-from trainer.parameter_server.center import Center, Push
+from trainer.parameter_server.books import Push
+from trainer.parameter_server.center import Center
+from trainer.parameter_server.center_file import center_file
 from trainer.strategies import CenterSettings
 from trainer.strategies.arithmetic import Layout
 
@@ -18,8 +20,9 @@ WORKERS = 4
 ELASTIC = Move("elastic", 0.5)
 
 
-def center(*, is_locked: bool = True) -> Center:
-    return Center(torch.zeros(5), LAYOUT, [0] * WORKERS, CenterSettings(is_locked=is_locked))
+def center(*, is_locked: bool = True, keeps_squares: bool = False) -> Center:
+    settings = CenterSettings(is_locked=is_locked, keeps_squares=keeps_squares)
+    return Center(torch.zeros(5), LAYOUT, [0] * WORKERS, settings)
 
 
 def push(rank: int, sequence: int, rate: float = 0.5, attempt: int = 1) -> Push:
@@ -38,12 +41,46 @@ def test_a_step_answers_with_the_centre_after_it() -> None:
 
 
 def test_adagrad_divides_by_the_root_of_all_squares() -> None:
-    c = center()
+    c = center(keeps_squares=True)
     c.register(0)
     c.exchange(stepping("adagrad", 0.5), torch.tensor([3.0, -0.001, 0.0, 0.0, 0.0]))
     assert c.copy().tolist() == pytest.approx([-0.5, 0.5, 0, 0, 0])
     c.exchange(stepping("adagrad", 0.5, 2), torch.tensor([4.0, 0.0, 0.0, 0.0, 0.0]))
     assert c.copy().tolist() == pytest.approx([-0.5 - 0.5 * 4 / 5, 0.5, 0, 0, 0])
+
+
+def test_a_run_goes_on_from_the_state_of_its_centre() -> None:
+    settings, start = CenterSettings(keeps_squares=True), torch.arange(5).float()
+    whole = Center(start, LAYOUT, [0] * WORKERS, settings)
+    whole.register(0)
+    update = torch.tensor([3.0, -0.5, 0.0, 1.0, 2.0])
+    whole.exchange(stepping("adagrad", 0.5), update)
+    state = whole.state()
+    resumed = Center(whole.copy(), LAYOUT, whole.iterations, settings, state=state)
+    state[0].fill_(99)
+    assert resumed.register(0) == (1, 10)
+    for c, sequence in ((whole, 2), (resumed, 2)):
+        c.exchange(stepping("adagrad", 0.5, sequence), update)
+    assert torch.equal(whole.copy(), resumed.copy())
+    assert resumed.iterations == [20, 0, 0, 0]
+    assert center().state() == []
+
+
+@pytest.mark.parametrize("state", [[torch.ones(4)], [torch.ones(5), torch.ones(5)]])
+def test_a_state_of_another_net_or_strategy_is_refused(state: list[Tensor]) -> None:
+    settings = CenterSettings(keeps_squares=True)
+    with pytest.raises(TrainerError, match=r"expected tensors of shape \[\(5,\)\]; received"):
+        Center(torch.zeros(5), LAYOUT, [0], settings, state=state)
+    with pytest.raises(TrainerError, match=r"expected tensors of shape \[\]"):
+        Center(torch.zeros(5), LAYOUT, [0], CenterSettings(), state=state)
+
+
+def test_a_withdrawn_worker_is_refused_if_it_comes_back() -> None:
+    c = center()
+    c.register(0)
+    c.withdraw(0)
+    with pytest.raises(TrainerError, match="attempt 2 is the current one"):
+        c.exchange(push(0, 1), torch.ones(5))
 
 
 def test_an_unanswered_push_has_not_seen_what_others_did() -> None:
@@ -72,12 +109,14 @@ def test_counting_moves_nothing() -> None:
 def test_only_a_shared_centre_shows_its_memory() -> None:
     with pytest.raises(TrainerError, match="not shared"):
         _ = center().memory
-    memory = torch.full((5,), 9.0)
     settings = CenterSettings(is_locked=False, is_shared=True)
-    c = Center(torch.ones(5), LAYOUT, [0], settings, memory=memory)
-    assert memory.tolist() == [1] * 5
-    c.memory[0] = 7
-    assert c.copy().tolist() == [7, 1, 1, 1, 1]
+    with center_file(5, 1, 0, settings) as file:
+        assert file is not None
+        c = Center(torch.ones(5), LAYOUT, [0], settings, file=file)
+        other = file.map().parameters
+        assert other.tolist() == [1] * 5
+        other[0] = 7
+        assert c.memory.tolist() == c.copy().tolist() == [7, 1, 1, 1, 1]
 
 
 def test_center_moves_weights_by_the_rate_and_statistics_by_one_kth() -> None:
@@ -166,6 +205,7 @@ def test_a_worker_that_starts_later_is_not_stale() -> None:
         (stepping("subtract", 1.0), torch.ones(4), "expected 5 parameters; received 4"),
         (stepping("count", 1.0), torch.ones(5), "expected 0 parameters; received 5"),
         (stepping("explode", 1.0), torch.ones(5), "expected a move of elastic.*'explode'"),
+        (stepping("adagrad", 1.0), torch.ones(5), "a move of elastic, subtract, count; received"),
         (push(WORKERS, 1), torch.ones(5), "expected a worker 0 to 3; received 4"),
         (push(-1, 1), torch.ones(5), "received -1"),
         (push(1, 1), torch.ones(5), "attempt 0 is the current one"),
@@ -183,13 +223,11 @@ def test_center_refuses_and_stays_as_it_was(bad: Push, payload: Tensor, message:
 
 def test_watch_sees_progress_and_the_new_centre() -> None:
     seen: list[tuple[int, int, list[float]]] = []
-    c = Center(
-        torch.zeros(5),
-        LAYOUT,
-        [6, 7],
-        CenterSettings(),
-        watch=lambda before, after, values: seen.append((before, after, values.tolist())),
-    )
+
+    def watch(before: int, after: int) -> None:
+        seen.append((before, after, c.copy().tolist()))
+
+    c = Center(torch.zeros(5), LAYOUT, [6, 7], CenterSettings(), watch=watch)
     c.register(1)
     c.exchange(Push(1, 1, 1, 9, ELASTIC), torch.ones(5))
     c.exchange(Push(1, 1, 1, 9, ELASTIC), torch.ones(5))

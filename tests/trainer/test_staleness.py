@@ -8,7 +8,8 @@ import torch
 
 from trainer.errors import TrainerError
 from trainer.links import Move
-from trainer.parameter_server.center import Center, Push
+from trainer.parameter_server.books import Push
+from trainer.parameter_server.center import Center
 from trainer.strategies import CenterSettings
 from trainer.strategies.arithmetic import Layout, may_push
 
@@ -89,7 +90,7 @@ def test_a_worker_too_far_ahead_gives_up_and_names_whom_it_waits_for() -> None:
     assert center.copy().tolist() == [-1] * 3
 
 
-@pytest.mark.parametrize("event", ["push", "leave", "restart", "close"])
+@pytest.mark.parametrize("event", ["push", "leave", "restart", "withdraw", "close"])
 def test_waiting_ends_as_soon_as_it_may(event: str) -> None:
     center = bounded(2, 1)
     step(center, 0, 1)
@@ -99,6 +100,7 @@ def test_waiting_ends_as_soon_as_it_may(event: str) -> None:
         "push": lambda: step(center, 1, 1),
         "leave": lambda: center.leave(1, 1),
         "restart": lambda: center.register(1),
+        "withdraw": lambda: center.withdraw(1),
         "close": center.close,
     }[event]()
     waiting.join(timeout=20)

@@ -8,16 +8,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, final
 
 from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.links import Control, Deposit, Place, Pull, Record, Start
-from trainer.parameter_server.center import Center, Push
+from trainer.parameter_server.books import Push
+from trainer.parameter_server.center import Center
+from trainer.parameter_server.center_file import CenterFile
 from trainer.parameter_server.roster import Roster
-from trainer.parameter_server.shared import map_shared
 from trainer.plan import DistributedPlan, Milestones
 from trainer.strategies.arithmetic import Layout
 from trainer.strategies.base import CenterSettings
@@ -57,6 +57,7 @@ class Given:
         history: The solver's histories, shape (P,) each.
         layout: Which parameters are weights.
         iterations: Iterations that each worker has behind it.
+        center_state: What `Center.state` has given; empty for a new run.
         deposit_of: Gives what the worker of a rank handed over for the checkpoint that the run goes
             on from; None where there is nothing.
     """
@@ -65,6 +66,7 @@ class Given:
     history: Sequence[Tensor]
     layout: Layout
     iterations: Sequence[int]
+    center_state: Sequence[Tensor] = ()
     deposit_of: Callable[[int], Deposit | None] = _no_deposit
 
 
@@ -91,13 +93,13 @@ class Desk:
         given: What the run begins with.
         settings: What the strategy asks of the centre.
         depository: Where checkpoints go; None for nowhere.
-        shared: File of the centre, if workers share it.
+        file: Where the centre is, if other processes map it.
 
     Attributes:
         center: The centre; in a synchronous run only where workers begin.
         roster: Who the workers are.
         home: Host of the driver.
-        shared: See above.
+        file: See above.
     """
 
     def __init__(
@@ -107,17 +109,18 @@ class Desk:
         given: Given,
         settings: CenterSettings,
         depository: Depository | None = None,
-        shared: Path | None = None,
+        file: CenterFile | None = None,
     ) -> None:
         self._plan, self._when, self._given = plan, milestones, given
         self._depository = depository
-        self.home, self.shared = socket.gethostname(), shared
+        self.home, self.file = socket.gethostname(), file
         self.center = Center(
             given.parameters,
             given.layout,
             given.iterations,
             settings,
-            memory=map_shared(shared, given.parameters.numel(), self.home) if shared else None,
+            file=file,
+            state=given.center_state,
             wait_s=plan.wait_timeout_s,
             watch=self._watch,
         )
@@ -202,11 +205,11 @@ class Desk:
         self.roster.fail(rank, message, is_lost_peer=lost_peer)
         logger.debug("Worker %d failed:\n%s", rank, details)
 
-    def _watch(self, before: int, after: int, center: Tensor) -> None:
+    def _watch(self, before: int, after: int) -> None:
         progress = self._plan.progress(after)
         if self._when.is_any(self._plan.progress(before), progress):
             with self._changed:
-                self._milestones.append(Milestone(progress, center.clone()))
+                self._milestones.append(Milestone(progress, self.center.copy()))
                 self._changed.notify_all()
 
     def _wait_for_driver(self) -> None:

@@ -9,28 +9,38 @@ from typing import Any, final
 
 from trainer.links import Move
 from trainer.parameter_server import flight_server, wire
-from trainer.parameter_server.center import Push
+from trainer.parameter_server.books import Push
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.flight_server import Address, FlightService, answer, integer
+from trainer.parameter_server.flight_server import (
+    Address,
+    Endpoint,
+    FlightService,
+    answer,
+    integer,
+)
 
 
 @contextmanager
-def serving(desk: Desk, host: str, port: int = 0) -> Iterator[Address]:
+def serving(desk: Desk, host: str, port: int = 0, *, encrypted: bool = False) -> Iterator[Address]:
     """Serve `desk` on `host` and no other address while the context lasts.
 
     Args:
         desk: What is served; closed at the end.
         host: Address of this machine that workers reach.
         port: Port to listen on; 0 for any free one.
+        encrypted: Speak TLS.
 
     Raises:
         TrainerError: Nothing can listen there.
     """
 
-    def make(address: Address) -> Service:
-        return Service(desk, address)
+    def make(endpoint: Endpoint) -> Service:
+        return Service(desk, endpoint)
 
-    with flight_server.serving(make, host, port) as address, closing(desk):
+    with (
+        flight_server.serving(make, host, port, encrypted=encrypted) as address,
+        closing(desk),
+    ):
         yield address
 
 
@@ -38,10 +48,10 @@ def serving(desk: Desk, host: str, port: int = 0) -> Iterator[Address]:
 class Service(FlightService):
     """Answers workers' calls from a desk. Use `serving`."""
 
-    def __init__(self, desk: Desk, address: Address) -> None:
+    def __init__(self, desk: Desk, endpoint: Endpoint) -> None:
         self._desk = desk
         super().__init__(
-            address,
+            endpoint,
             exchanges={
                 "start": self._start,
                 "exchange": self._exchange,
@@ -81,7 +91,7 @@ class Service(FlightService):
         desk = self._desk
         desk.center.check_attempt(integer(command, "rank"), integer(command, "attempt"))
         return {
-            "path": str(desk.shared or ""),
+            "path": desk.file.path if desk.file else "",
             "size": desk.center.memory.numel(),
             "home": desk.home,
         }

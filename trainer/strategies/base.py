@@ -98,11 +98,13 @@ class CenterSettings:
         is_shared: In memory that all workers of a host map and change themselves.
         max_staleness: A push waits while it would make another worker's next one miss more updates
             than this; None for no limit.
+        keeps_squares: There are `adagrad` moves, for which the centre keeps sums of squares.
     """
 
     is_locked: bool = True
     is_shared: bool = False
     max_staleness: int | None = None
+    keeps_squares: bool = False
 
     def __post_init__(self) -> None:
         is_possible = self.is_locked or self.max_staleness is None

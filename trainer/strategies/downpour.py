@@ -11,7 +11,7 @@ from typing import ClassVar, final
 import torch
 
 from trainer.links import CenterLink, Move
-from trainer.strategies.base import Options, Replica, Strategy, require
+from trainer.strategies.base import CenterSettings, Options, Replica, Strategy, require
 from trainer.strategies.registry import register_strategy
 
 
@@ -57,6 +57,11 @@ class Downpour(Strategy[CenterLink, DownpourOptions]):
 
     is_synchronous = False
     options_type: ClassVar[type[Options]] = DownpourOptions
+
+    @property
+    def center(self) -> CenterSettings:
+        """What the centre has to be like; for Adagrad it keeps squares."""
+        return CenterSettings(keeps_squares=self.options.server_adagrad > 0)
 
     def start(self, replica: Replica, link: CenterLink) -> None:
         """Remember where the first sum of updates starts from."""

@@ -1,0 +1,164 @@
+"""Where the values of a centre are: in the driver, or in the processes that serve its ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+
+from trainer.errors import TrainerError
+from trainer.links import Move
+from trainer.parameter_server.center_file import CenterFile
+from trainer.parameter_server.moves import Mover
+from trainer.strategies.arithmetic import Layout
+
+
+class Store(Protocol):
+    """The values of a centre, as the driver sees them.
+
+    Attributes:
+        parameters: The centre itself, shape (P,).
+        squares: Sums of squares, shape (P,) or (0,).
+    """
+
+    parameters: Tensor
+    squares: Tensor
+
+    @property
+    def rules(self) -> Sequence[str]:
+        """The moves that may come here."""
+
+    def register(self, rank: int, attempt: int) -> None:
+        """Note the attempt of a worker that may push from now on."""
+
+    def exchange(self, move: Move, sent: Tensor, *, is_repeated: bool, is_answered: bool) -> Tensor:
+        """See `Mover.exchange`."""
+
+    def fetch(self) -> Tensor:
+        """Return what a worker gets that wants the centre: (P,), or (0,) if it is elsewhere."""
+
+    def copy(self, values: Tensor) -> Tensor:
+        """Return a copy of `parameters` or `squares`."""
+
+
+@final
+class OwnStore:
+    """The driver moves the centre itself, or its workers do, in memory that they map.
+
+    Args:
+        parameters: The centre, shape (P,).
+        squares: Shape (P,) or (0,).
+        layout: Which parts are weights.
+        workers: K.
+    """
+
+    def __init__(self, parameters: Tensor, squares: Tensor, layout: Layout, workers: int) -> None:
+        self.parameters, self.squares = parameters, squares
+        self._mover = Mover(parameters, squares, layout, workers)
+        self.rules, self.exchange = self._mover.rules, self._mover.exchange
+
+    def register(self, rank: int, attempt: int) -> None:
+        """See `Store.register`: nobody else has to know."""
+
+    def fetch(self) -> Tensor:
+        """See `Store.fetch`."""
+        return self.parameters.clone()
+
+    def copy(self, values: Tensor) -> Tensor:
+        """See `Store.copy`."""
+        return values.clone()
+
+
+@final
+class RangedStore:
+    """Other processes move the centre, a range each: workers exchange with them, and count here.
+
+    Args:
+        file: Where all of them map it.
+        wait_s: Longest wait for a range that is being moved.
+    """
+
+    rules = ("count",)
+
+    def __init__(self, file: CenterFile, wait_s: float) -> None:
+        self._file, self._wait_s, self._memory = file, wait_s, file.map()
+        self.parameters, self.squares = self._memory.parameters, self._memory.squares
+
+    def register(self, rank: int, attempt: int) -> None:
+        """See `Store.register`: the servers refuse every other attempt from now on."""
+        self._memory.attempts[rank] = attempt
+
+    def exchange(self, move: Move, sent: Tensor, *, is_repeated: bool, is_answered: bool) -> Tensor:
+        """See `Mover.exchange`: there is nothing to do but to count."""
+        del move, sent, is_repeated, is_answered
+        return torch.empty(0)
+
+    def fetch(self) -> Tensor:
+        """See `Store.fetch`."""
+        return torch.empty(0)
+
+    def copy(self, values: Tensor) -> Tensor:
+        """See `Store.copy`: of locked ranges each is whole, but one may be ahead of another.
+
+        Raises:
+            TrainerError: A range was not free in time.
+        """
+        result = torch.empty_like(values)
+        if not values.numel():
+            return result
+        for number, part in enumerate(self._file.ranges):
+            with self._reading(number):
+                result[part] = values[part]
+        return result
+
+    def _reading(self, number: int) -> AbstractContextManager[None]:
+        return self._file.held(number, self._wait_s) if self._file.is_locked else nullcontext()
+
+
+def open_store(
+    parameters: Tensor,
+    state: Sequence[Tensor],
+    layout: Layout,
+    workers: int,
+    file: CenterFile | None,
+    *,
+    keeps_squares: bool,
+    wait_s: float,
+) -> Store:
+    """Return a store that begins with the values given, which are copied.
+
+    Args:
+        parameters: Shape (P,).
+        state: What `Center.state` has given; empty for a new run.
+        layout: Which parts are weights.
+        workers: K.
+        file: Of a centre that several processes map; None for one of this process alone.
+        keeps_squares: Whether Adagrad's moves may come.
+        wait_s: Longest wait for another process.
+
+    Raises:
+        TrainerError: The state is of another strategy or net.
+    """
+    store: Store
+    if file is None:
+        squares = torch.zeros(parameters.numel() if keeps_squares else 0)
+        store = OwnStore(torch.empty(parameters.shape), squares, layout, workers)
+    elif file.servers:
+        store = RangedStore(file, wait_s)
+    else:
+        memory = file.map()
+        store = OwnStore(memory.parameters, memory.squares, layout, workers)
+    store.parameters.copy_(parameters)
+    expected = [tuple(store.squares.shape)] if keeps_squares else []
+    received = [tuple(values.shape) for values in state]
+    if received not in ([], expected):
+        raise TrainerError(
+            f"the centre's state: expected tensors of shape {expected}; received {received}: it is "
+            "of another net or strategy"
+        )
+    for values in state:
+        store.squares.copy_(values)
+    return store
