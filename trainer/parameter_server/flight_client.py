@@ -20,6 +20,9 @@ T = TypeVar("T")
 _TRIES = 3
 _PAUSE_S = 1.0
 
+# The service is near: no proxy of the environment's leads to it.
+_CHANNEL = [("grpc.enable_http_proxy", 0)]
+
 
 @final
 class FlightClient:
@@ -36,8 +39,10 @@ class FlightClient:
 
     def __init__(self, address: Address, timeout_s: float, whose: str = "the driver") -> None:
         self._token, self._timeout_s = address.token, timeout_s
-        self._where = f"{whose} at {address.host}:{address.port}"
-        self._client = flight.connect(address.location)
+        self._where = f"{whose} at {address}"
+        self._client = flight.connect(
+            address.location, tls_root_certs=address.certificate, generic_options=_CHANNEL
+        )
 
     def exchange(
         self, call: str, fields: Mapping[str, Any], tensors: Sequence[Tensor]
@@ -84,10 +89,12 @@ class FlightClient:
         return flight.FlightCallOptions(self._timeout_s, headers=[(b"authorization", token)])
 
     def _patiently(self, once: Callable[[], T]) -> T:
+        reason = ""
         for _ in range(_TRIES):
             try:
                 return once()
-            except flight.FlightUnavailableError:
+            except flight.FlightUnavailableError as error:
+                reason = _message(error)
                 time.sleep(_PAUSE_S)
             except flight.FlightTimedOutError as error:
                 raise TrainerError(
@@ -95,7 +102,9 @@ class FlightClient:
                 ) from error
             except (pa.ArrowException, OSError) as error:
                 raise TrainerError(_message(error)) from error
-        raise TrainerError(f"{self._where} cannot be reached: it has ended, or the network is down")
+        raise TrainerError(
+            f"{self._where} cannot be reached: it has ended, or the network is down ({reason})"
+        )
 
 
 def _message(error: Exception) -> str:

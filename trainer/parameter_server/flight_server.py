@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import hmac
+import ipaddress
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyarrow import flight
@@ -31,34 +32,77 @@ class Address:
         host: Name or IP address.
         port: TCP port.
         token: Every call must show it.
+        certificate: Of the service, as PEM: the only one that a client accepts. None: calls are
+            not encrypted.
     """
 
     host: str
     port: int
     token: str = field(repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
 
     @property
     def location(self) -> str:
         """The address as Flight writes it."""
-        return f"grpc+tcp://{self.host}:{self.port}"
+        scheme = "grpc+tcp" if self.certificate is None else "grpc+tls"
+        return f"{scheme}://{self}"
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def is_encrypted(setting: str, host: str) -> bool:
+    """Return whether a service on `host` speaks TLS.
+
+    Args:
+        setting: "on", "off", or "auto": on, unless the service listens on the loopback.
+        host: Name or IP address.
+    """
+    return setting == "on" or (setting == "auto" and not _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What a service needs to listen.
+
+    Attributes:
+        address: Where, with 0 for any free port; and what to show to clients and to ask of them.
+        key: Private key of the certificate, as PEM; empty without one.
+    """
+
+    address: Address
+    key: bytes = field(default=b"", repr=False)
 
 
 class FlightService(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow is untyped
     """Answers calls by name. Use `serving`.
 
     Args:
-        address: Where to listen, and the token to ask for.
+        endpoint: Where to listen, and by what to know friends.
         exchanges: Calls that carry tensors; each reads its own and answers by `answer`.
         actions: Calls that carry JSON values only.
     """
 
     def __init__(
         self,
-        address: Address,
+        endpoint: Endpoint,
         exchanges: Mapping[str, ExchangeCall],
         actions: Mapping[str, ActionCall],
     ) -> None:
-        super().__init__(address.location, middleware={"token": _TokenCheck(address.token)})
+        address = endpoint.address
+        super().__init__(
+            address.location,
+            tls_certificates=[(address.certificate, endpoint.key)] if address.certificate else None,
+            middleware={"token": _TokenCheck(address.token)},
+        )
         self._exchanges, self._actions = exchanges, actions
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
@@ -78,7 +122,7 @@ class FlightService(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow i
 
 @contextmanager
 def serving(
-    make: Callable[[Address], FlightService], host: str, port: int = 0
+    make: Callable[[Endpoint], FlightService], host: str, port: int = 0, *, encrypted: bool = False
 ) -> Iterator[Address]:
     """Run a service on `host` and no other address while the context lasts.
 
@@ -87,20 +131,39 @@ def serving(
             ended before the context does, because the context ends when all calls have.
         host: Address of this machine that its clients reach.
         port: Port to listen on; 0 for any free one.
+        encrypted: Speak TLS, with a certificate made for this service.
 
     Raises:
-        TrainerError: Nothing can listen there.
+        TrainerError: Nothing can listen there, or there is no library to make certificates.
     """
+    host = host.strip("[]")  # of an IPv6 address
     _check_bindable(host, port)
-    token = secrets.token_urlsafe(32)
+    endpoint = _endpoint(host, port, encrypted)
     try:
-        service = make(Address(host, port, token))
+        service = make(endpoint)
     except flight.FlightError as error:
-        raise TrainerError(f"the service cannot listen on {host}:{port}: {error}") from error
+        where = endpoint.address
+        raise TrainerError(f"the service cannot listen on {where}: {error}") from error
     try:
-        yield Address(host, service.port, token)
+        yield replace(endpoint.address, port=service.port)
     finally:
         service.shutdown()
+
+
+def _endpoint(host: str, port: int, encrypted: bool) -> Endpoint:
+    token = secrets.token_urlsafe(32)
+    if not encrypted:
+        return Endpoint(Address(host, port, token))
+    try:
+        # Workers, which import this module too, need no such library.
+        from trainer.parameter_server.certificates import make_identity
+    except ImportError as error:
+        raise TrainerError(
+            f"encryption needs the library cryptography ({error}): pip install 'torrefy[spark]', "
+            "or set encryption to off if the network is trusted"
+        ) from error
+    identity = make_identity(host)
+    return Endpoint(Address(host, port, token, identity.certificate), identity.key)
 
 
 def answer(writer: Any, message: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
@@ -126,9 +189,10 @@ def integer(command: Mapping[str, Any], name: str) -> int:
 def _check_bindable(host: str, port: int) -> None:
     """Refuse an address for the reason that the system gives; Flight would not tell it."""
     try:
-        with socket.socket() as probe:
+        family, kind, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+            probe.bind(where)
     except OSError as error:
         is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
         remedy = (
