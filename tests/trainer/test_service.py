@@ -5,43 +5,26 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
+from desks import SIZE, make_desk
 from pyarrow import flight
 
 from trainer.errors import TrainerError
-from trainer.links import Control, Move
+from trainer.links import Control, Move, Place
 from trainer.parameter_server import wire
+from trainer.parameter_server.center_file import center_file
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
 from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.service import serving
-from trainer.parameter_server.shared import shared_file
-from trainer.plan import DistributedPlan, Milestones
-from trainer.strategies import CenterSettings, DeepSparkOptions
-from trainer.strategies.arithmetic import Layout
+from trainer.strategies import CenterSettings
 
-SIZE = 7
 HOST = "127.0.0.1"
-CENTER = CenterSettings()
-
-
-def make_desk(
-    wait_timeout_s: float = 20.0,
-    size: int = SIZE,
-    settings: CenterSettings = CENTER,
-    shared: Path | None = None,
-) -> Desk:
-    plan = DistributedPlan(
-        "deepspark", DeepSparkOptions(), 2, max_iter=100, wait_timeout_s=wait_timeout_s
-    )
-    layout = Layout((slice(0, size),), ())
-    start = torch.arange(size).float()
-    return Desk(plan, Milestones(20, 0), start, [torch.ones(size)], layout, settings, shared)
+THERE = Place("there", 4711)
 
 
 @pytest.fixture
@@ -63,7 +46,7 @@ def link(address: Address) -> Iterator[FlightLink]:
 
 
 def test_worker_starts_with_parameters_and_history(link: FlightLink) -> None:
-    start = link.start("there")
+    start = link.start(THERE)
     assert (start.attempt, start.iteration) == (1, 0)
     assert start.parameters.tolist() == list(range(SIZE))
     assert [slot.tolist() for slot in start.history] == [[1.0] * SIZE]
@@ -72,10 +55,10 @@ def test_worker_starts_with_parameters_and_history(link: FlightLink) -> None:
 def test_later_attempt_starts_with_the_centre_and_without_momentum(
     link: FlightLink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    link.start("there")
+    link.start(THERE)
     link.exchange(torch.zeros(SIZE), Move("elastic", 1.0), 10)
     link.fail("the disk broke", "traceback", is_lost_peer=False)
-    start = link.start("elsewhere")
+    start = link.start(Place("elsewhere", 4712))
     assert (start.attempt, start.iteration, list(start.history)) == (2, 10, [])
     assert start.parameters.tolist() == [0] * SIZE
     (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
@@ -83,7 +66,7 @@ def test_later_attempt_starts_with_the_centre_and_without_momentum(
 
 
 def test_exchange_crosses_the_wire_exactly(desk: Desk, link: FlightLink) -> None:
-    link.start("there")
+    link.start(THERE)
     values = torch.tensor([0.1, -3e-38, 1e38, 5.0, 1 / 3, 0.0, -0.0])
     pull = link.exchange(values, Move("elastic", 1.0), 10)
     assert pull.center.tolist() == list(range(SIZE))
@@ -91,7 +74,7 @@ def test_exchange_crosses_the_wire_exactly(desk: Desk, link: FlightLink) -> None
 
 
 def test_steps_fetches_and_counts_cross_the_wire(desk: Desk, link: FlightLink) -> None:
-    link.start("there")
+    link.start(THERE)
     pull = link.exchange(torch.ones(SIZE), Move("subtract", 2.0), 10)
     assert pull.center.tolist() == [value - 2 for value in range(SIZE)]
     pull = link.exchange(torch.ones(SIZE), Move("subtract"), 11, is_answered=False)
@@ -104,11 +87,12 @@ def test_steps_fetches_and_counts_cross_the_wire(desk: Desk, link: FlightLink) -
 
 
 def test_shared_centre_is_the_same_memory_for_driver_and_worker() -> None:
-    with shared_file(SIZE) as path:
-        desk = make_desk(settings=CenterSettings(is_locked=False, is_shared=True), shared=path)
+    settings = CenterSettings(is_locked=False, is_shared=True)
+    with center_file(SIZE, 2, 0, settings) as file:
+        desk = make_desk(settings=settings, file=file)
         with serving(desk, HOST) as address:
             link = FlightLink(address, 0, timeout_s=20)
-            link.start("there")
+            link.start(THERE)
             link.shared()[3] = 99
             link.close()
         assert desk.center.copy().tolist() == [0, 1, 2, 99, 4, 5, 6]
@@ -119,7 +103,7 @@ def test_tensors_longer_than_a_chunk_arrive_whole(monkeypatch: pytest.MonkeyPatc
     desk = make_desk(size=37)
     with serving(desk, HOST) as address:
         link = FlightLink(address, 1, timeout_s=20)
-        assert link.start("there").parameters.tolist() == list(range(37))
+        assert link.start(THERE).parameters.tolist() == list(range(37))
         link.exchange(torch.arange(37).float() * 2, Move("elastic", 1.0), 10)
         link.close()
     assert desk.center.copy().tolist() == list(range(0, 74, 2))
@@ -128,7 +112,7 @@ def test_tensors_longer_than_a_chunk_arrive_whole(monkeypatch: pytest.MonkeyPatc
 def test_reports_arrive_with_the_rank_and_answers_carry_wishes(
     desk: Desk, link: FlightLink
 ) -> None:
-    link.start("there")
+    link.start(THERE)
     assert link.report([{"kind": "progress", "loss": 0.5, "rank": 7}]) == Control()
     assert desk.take_records() == [{"kind": "progress", "loss": 0.5, "rank": 0}]
     assert desk.take_records() == []
@@ -138,7 +122,7 @@ def test_reports_arrive_with_the_rank_and_answers_carry_wishes(
 
 
 def test_publication_reaches_the_driver_and_ends_the_wish(desk: Desk, link: FlightLink) -> None:
-    link.start("there")
+    link.start(THERE)
     desk.request_publication()
     link.publish(40, torch.full((SIZE,), 3.0), [torch.full((SIZE,), 4.0)])
     milestone = desk.next_milestone(0)
@@ -153,7 +137,7 @@ def test_publication_reaches_the_driver_and_ends_the_wish(desk: Desk, link: Flig
 def test_exchange_that_passes_a_milestone_leaves_a_copy_of_the_centre(
     desk: Desk, link: FlightLink
 ) -> None:
-    link.start("there")
+    link.start(THERE)
     link.exchange(torch.zeros(SIZE), Move("elastic", 1.0), 10)
     assert desk.next_milestone(0) is None
     link.exchange(torch.ones(SIZE), Move("elastic", 1.0), 25)
@@ -165,34 +149,17 @@ def test_exchange_that_passes_a_milestone_leaves_a_copy_of_the_centre(
 
 def test_workers_wait_for_a_driver_that_is_behind_and_say_so() -> None:
     desk = make_desk(wait_timeout_s=0.05)
-    desk.start(0, "there")
+    desk.start(0, THERE)
     desk.publish(0, 1, 20, torch.ones(SIZE), [])
     with pytest.raises(TrainerError, match="driver has been testing for more than"):
         desk.publish(0, 1, 40, torch.ones(SIZE), [])
-
-
-def test_silent_workers_are_named_until_they_finish(desk: Desk) -> None:
-    desk.start(0, "here")
-    desk.finish(0, 1)
-    assert desk.silent(-1) == ["worker 1 on a host not known yet"]
-    assert desk.silent(1000) == []
-
-
-def test_failure_is_that_of_the_worker_and_not_of_its_peers(desk: Desk) -> None:
-    assert desk.failure() is None
-    for rank in (0, 1):
-        desk.start(rank, f"host{rank}")
-    desk.fail(0, 1, "peer gone", "", lost_peer=True)
-    assert "worker 1 on host1 was lost" in str(desk.failure())
-    desk.fail(1, 1, "my disk broke", "", lost_peer=False)
-    assert desk.failure() == "worker 1 on host1: my disk broke"
 
 
 def test_call_lost_on_the_way_is_made_again(
     desk: Desk, link: FlightLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first answer is lost after the push was applied: it must not be applied twice."""
-    link.start("there")
+    link.start(THERE)
     monkeypatch.setattr("trainer.parameter_server.flight_client._PAUSE_S", 0.0)
     receive, answers = wire.receive_message, []
 
@@ -245,7 +212,7 @@ BAD_CALLS: list[tuple[Callable[[FlightLink], object], str]] = [
 def test_bad_calls_are_refused_and_change_nothing(
     desk: Desk, link: FlightLink, call: Callable[[FlightLink], object], message: str
 ) -> None:
-    link.start("there")
+    link.start(THERE)
     with pytest.raises(TrainerError, match=message):
         call(link)
     assert desk.center.copy().tolist() == list(range(SIZE))
@@ -256,7 +223,7 @@ def test_bad_calls_are_refused_and_change_nothing(
 @pytest.mark.parametrize("token", ["", "wrong"])
 def test_calls_without_the_token_are_refused(desk: Desk, address: Address, token: str) -> None:
     link = FlightLink(dataclasses.replace(address, token=token), 0, timeout_s=20)
-    for call in (lambda: link.start("there"), lambda: link.report([])):
+    for call in (lambda: link.start(THERE), lambda: link.report([])):
         with pytest.raises(TrainerError, match="token of this run is missing or wrong"):
             call()
     link.close()
@@ -311,7 +278,7 @@ PUSH = json.dumps(
 def test_garbage_is_refused(
     desk: Desk, address: Address, command: bytes, batch: pa.RecordBatch, message: str
 ) -> None:
-    desk.start(0, "there")
+    desk.start(0, THERE)
     with pytest.raises(flight.FlightServerError, match=message):
         exchange_raw(address, command, batch)
     assert desk.center.copy().tolist() == list(range(SIZE))
@@ -320,7 +287,7 @@ def test_garbage_is_refused(
 def test_bytes_that_are_no_call_at_all_do_no_harm(link: FlightLink, address: Address) -> None:
     with socket.create_connection((address.host, address.port), timeout=20) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(1000))
-    assert link.start("there").attempt == 1
+    assert link.start(THERE).attempt == 1
 
 
 def test_token_is_not_shown_by_accident(address: Address) -> None:
@@ -345,18 +312,18 @@ def test_driver_that_has_ended_is_named(desk: Desk, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("trainer.parameter_server.flight_client._PAUSE_S", 0.0)
     with serving(desk, HOST) as address:
         link = FlightLink(address, 0, timeout_s=20)
-        link.start("there")
+        link.start(THERE)
     with pytest.raises(TrainerError, match=f"{HOST}:{address.port} cannot be reached"):
         link.report([])
     link.close()
 
 
 def test_driver_that_does_not_answer_is_named(desk: Desk) -> None:
-    desk.start(1, "there")
+    desk.start(1, THERE)
     desk.publish(1, 1, 20, torch.ones(SIZE), [])
     with serving(desk, HOST) as address:
         link = FlightLink(address, 0, timeout_s=0.3)
-        link.start("there")
+        link.start(THERE)
         with pytest.raises(TrainerError, match=r"did not answer in 0.3 s"):
             link.publish(40, torch.ones(SIZE), [torch.ones(SIZE)])
         link.close()

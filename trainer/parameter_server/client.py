@@ -9,7 +9,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from trainer.links import Control, Move, Pull, Record, Start
+from trainer.links import Control, Move, Place, Pull, Record, Start
 from trainer.parameter_server.flight_client import FlightClient
 from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.shared import map_shared
@@ -32,12 +32,13 @@ class FlightLink:
         self._client, self._rank = FlightClient(address, timeout_s), rank
         self._attempt = self._sequence = 0
 
-    def start(self, host: str) -> Start:
+    def start(self, place: Place) -> Start:
         """See `DriverLink.start`."""
-        answer, flat = self._exchange("start", {"host": host}, [])
-        self._attempt = answer["attempt"]
-        parameters, *history = flat.view(answer["tensors"], -1)
-        return Start(self._attempt, answer["iteration"], parameters, history)
+        answer, flat = self._exchange("start", {"place": asdict(place)}, [])
+        self._attempt, slots = answer["attempt"], answer["history"]
+        parameters, *more = flat.view(1 + slots + answer["extra"], -1)
+        kept = more[:slots], more[slots:], answer["values"]
+        return Start(self._attempt, answer["iteration"], parameters, *kept)
 
     def exchange(
         self, sent: Tensor, move: Move, iteration: int, *, is_answered: bool = True

@@ -174,14 +174,19 @@ def answer(writer: Any, message: Mapping[str, Any], tensors: Sequence[Tensor]) -
     wire.send(writer, tensors)
 
 
-def integer(command: Mapping[str, Any], name: str) -> int:
-    """Return the whole number, from 0, in a command.
+def integer(command: Mapping[str, Any], name: str, *, least: int = 0) -> int:
+    """Return a whole number in a command.
+
+    Args:
+        command: The command, or a part of it.
+        name: Of the field.
+        least: Smallest number that is allowed.
 
     Raises:
         TypeError: It is none; the caller is told so.
     """
     value = command[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 53:
         raise TypeError(f"{name}: expected a whole number; received {value!r}")
     return value
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any, final
 
-from trainer.links import Move
+from trainer.links import Move, Place
 from trainer.parameter_server import flight_server, wire
 from trainer.parameter_server.books import Push
 from trainer.parameter_server.desk import Desk
@@ -68,10 +68,17 @@ class Service(FlightService):
 
     def _start(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         wire.receive(reader, 0)
-        start = self._desk.start(integer(command, "rank"), str(command["host"]))
-        tensors = [start.parameters, *start.history]
-        message = {"attempt": start.attempt, "iteration": start.iteration, "tensors": len(tensors)}
-        answer(writer, message, tensors)
+        where = command["place"]
+        place = Place(str(where["host"]), integer(where, "pid"), integer(where, "task", least=-1))
+        start = self._desk.start(integer(command, "rank"), place)
+        message = {
+            "attempt": start.attempt,
+            "iteration": start.iteration,
+            "history": len(start.history),
+            "extra": len(start.extra),
+            "values": start.values,
+        }
+        answer(writer, message, [start.parameters, *start.history, *start.extra])
 
     def _exchange(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         rank, attempt = integer(command, "rank"), integer(command, "attempt")
