@@ -124,7 +124,7 @@ class Pending:
     def _claim(self, name: str) -> tuple[int, str]:
         """Return the number of this writing of `name`, and a file name that is free."""
         plain = PurePosixPath(name)
-        if plain.name != name or name in ("..", MANIFEST):
+        if plain.name != name or name == MANIFEST or not name or name.startswith("."):
             raise TrainerError(f"expected a plain file name other than {MANIFEST}; received {name}")
         with self._lock:
             self._check_open(name)

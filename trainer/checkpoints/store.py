@@ -141,7 +141,8 @@ class CheckpointStore:
             if received != expected[path]:
                 raise TrainerError(
                     f"{self.uri}/{path}: expected the {expected[path]} bytes that were written;"
-                    f" received {received}: something else changes the folder"
+                    f" received {'none' if received is None else received}: something else changes"
+                    " the folder"
                 )
 
     def _remove_left(self) -> None:
