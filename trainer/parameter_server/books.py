@@ -81,20 +81,15 @@ class Books:
 
     def register(self, rank: int) -> tuple[int, int]:
         """Begin a new attempt of a worker; see `Center.register`."""
-        self.check_rank(rank)
+        check_rank(rank, len(self._workers))
         worker = self._workers[rank]
         worker.attempt += 1
         worker.sequence, worker.seen, worker.is_working = 0, self.version, True
         return worker.attempt, worker.iteration
 
-    def check_rank(self, rank: int) -> None:
-        """Refuse a worker that there is not."""
-        if not 0 <= rank < len(self._workers):
-            raise TrainerError(f"expected a worker 0 to {len(self._workers) - 1}; received {rank}")
-
     def check_attempt(self, rank: int, attempt: int) -> None:
         """Refuse a worker that a newer attempt has replaced; see `Center.check_attempt`."""
-        self.check_rank(rank)
+        check_rank(rank, len(self._workers))
         check_attempt(rank, attempt, self._workers[rank].attempt)
 
     def leave(self, rank: int, attempt: int) -> None:
@@ -104,7 +99,7 @@ class Books:
 
     def withdraw(self, rank: int) -> int:
         """Refuse a worker from now on, and return the attempt that nobody has."""
-        self.check_rank(rank)
+        check_rank(rank, len(self._workers))
         worker = self._workers[rank]
         worker.attempt, worker.is_working = worker.attempt + 1, False
         return worker.attempt
@@ -146,12 +141,24 @@ class Books:
         return Entry(staleness, before, sum(self.iterations), is_repeated)
 
 
+def check_rank(rank: int, workers: int) -> None:
+    """Refuse a worker that there is not.
+
+    Raises:
+        TrainerError: It is none of the K.
+    """
+    if not 0 <= rank < workers:
+        raise TrainerError(f"expected a worker 0 to {workers - 1}; received {rank}")
+
+
 def check_attempt(rank: int, attempt: int, current: int) -> None:
     """Refuse an attempt that is not the current one.
 
     Raises:
         TrainerError: It is not.
     """
+    if attempt < 1:
+        raise TrainerError(f"worker {rank}: expected an attempt from 1; received {attempt}")
     if attempt != current:
         raise TrainerError(
             f"worker {rank}, attempt {attempt}: refused, attempt {current} is the current one"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.links import Pull
-from trainer.parameter_server.books import Books, Push
+from trainer.parameter_server.books import Books, Push, check_rank
 from trainer.parameter_server.center_file import CenterFile
 from trainer.parameter_server.moves import check_finite, check_move
 from trainer.parameter_server.store import open_store
@@ -159,7 +159,7 @@ class Center:
             TrainerError: The push is of a replaced attempt, of another size, or not finite; or the
                 workers that it has to wait for do not come.
         """
-        self._books.check_rank(push.rank)
+        check_rank(push.rank, len(self._books.iterations))
         self._check_sent(push, sent)
         with self._exchanging:
             self._wait_for_others(push)

@@ -20,8 +20,11 @@ T = TypeVar("T")
 _TRIES = 3
 _PAUSE_S = 1.0
 
-# The service is near: no proxy of the environment's leads to it.
-_CHANNEL = [("grpc.enable_http_proxy", 0)]
+_CHANNEL = [
+    ("grpc.enable_http_proxy", 0),  # the service is near: no proxy of the environment's leads to it
+    ("grpc.initial_reconnect_backoff_ms", 200),  # and may be back in a moment
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
 
 
 @final
@@ -32,13 +35,20 @@ class FlightClient:
         address: The service.
         timeout_s: Deadline of every call.
         whose: Whose service it is, in the words of an error message.
+        tries: How often a call is made, a second apart, while the service cannot be reached.
 
     Raises (every call):
         TrainerError: The service refuses, or does not answer in time.
     """
 
-    def __init__(self, address: Address, timeout_s: float, whose: str = "the driver") -> None:
-        self._token, self._timeout_s = address.token, timeout_s
+    def __init__(
+        self,
+        address: Address,
+        timeout_s: float,
+        whose: str = "the driver",
+        tries: int = _TRIES,
+    ) -> None:
+        self._token, self._timeout_s, self._tries = address.token, timeout_s, tries
         self._where = f"{whose} at {address}"
         self._client = flight.connect(
             address.location, tls_root_certs=address.certificate, generic_options=_CHANNEL
@@ -90,7 +100,7 @@ class FlightClient:
 
     def _patiently(self, once: Callable[[], T]) -> T:
         reason = ""
-        for _ in range(_TRIES):
+        for _ in range(self._tries):
             try:
                 return once()
             except flight.FlightUnavailableError as error:

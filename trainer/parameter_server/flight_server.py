@@ -136,21 +136,28 @@ def serving(
     Raises:
         TrainerError: Nothing can listen there, or there is no library to make certificates.
     """
-    host = host.strip("[]")  # of an IPv6 address
-    _check_bindable(host, port)
-    endpoint = _endpoint(host, port, encrypted)
+    with running(make, make_endpoint(host, port, encrypted=encrypted)) as address:
+        yield address
+
+
+@contextmanager
+def running(make: Callable[[Endpoint], FlightService], endpoint: Endpoint) -> Iterator[Address]:
+    """Run a service at an endpoint that is given; see `serving`."""
+    where = endpoint.address
+    _check_bindable(where.host, where.port)
     try:
         service = make(endpoint)
     except flight.FlightError as error:
-        where = endpoint.address
         raise TrainerError(f"the service cannot listen on {where}: {error}") from error
     try:
-        yield replace(endpoint.address, port=service.port)
+        yield replace(where, port=service.port)
     finally:
         service.shutdown()
 
 
-def _endpoint(host: str, port: int, encrypted: bool) -> Endpoint:
+def make_endpoint(host: str, port: int, *, encrypted: bool) -> Endpoint:
+    """Return an endpoint with a new token and, if encrypted, a new certificate; see `serving`."""
+    host = host.strip("[]")  # of an IPv6 address
     token = secrets.token_urlsafe(32)
     if not encrypted:
         return Endpoint(Address(host, port, token))

@@ -34,6 +34,10 @@ class Layout:
             _joined(segment.slice for segment in segments if segment.is_statistic),
         )
 
+    def cut(self, part: slice) -> Self:
+        """Return the layout of one part of the flat tensor, counted from its start."""
+        return type(self)(_cut(self.weights, part), _cut(self.statistics, part))
+
 
 def _joined(parts: Iterable[slice]) -> tuple[slice, ...]:
     joined: list[slice] = []
@@ -43,6 +47,13 @@ def _joined(parts: Iterable[slice]) -> tuple[slice, ...]:
         else:
             joined.append(part)
     return tuple(joined)
+
+
+def _cut(parts: Iterable[slice], whole: slice) -> tuple[slice, ...]:
+    both = (slice(max(p.start, whole.start), min(p.stop, whole.stop)) for p in parts)
+    return tuple(
+        slice(p.start - whole.start, p.stop - whole.start) for p in both if p.start < p.stop
+    )
 
 
 def mean_(tensors: Sequence[Tensor]) -> None:
