@@ -19,6 +19,7 @@ from trainer.commands import (
     device_query,
     draw,
     extract_features,
+    package,
     parse_log,
     strategies,
     summary,
@@ -47,6 +48,7 @@ _COMMANDS = (
     upgrade,
     summary,
     strategies,
+    package,
 )
 
 

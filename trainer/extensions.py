@@ -12,6 +12,9 @@ from pathlib import Path
 from prototxt_parser.layers.python import allow_python_layers
 from trainer.errors import UsageError
 
+# How an archive of such modules begins that a run has sent to its workers.
+CARRIED = "torrefy-modules"
+
 
 @dataclass(frozen=True)
 class Extensions:
@@ -57,7 +60,7 @@ class Extensions:
                 "every worker needs to reach"
             ) from error
         found = getattr(module, "__file__", None)
-        if path is not None and (found is None or not path.samefile(found)):
+        if path is not None and not _is_same(path, found):
             raise UsageError(
                 f"--layer-module {name}: another module of that name is loaded, "
                 f"{found or 'built into Python'}; rename the file"
@@ -101,6 +104,14 @@ def install_named(argv: Sequence[str]) -> None:
 def extensions_of(args: argparse.Namespace) -> Extensions:
     """Return what the flags name."""
     return Extensions(tuple(args.layer_module), tuple(args.allow_python_layer))
+
+
+def _is_same(path: Path, found: str | None) -> bool:
+    """Return whether a module comes from the file `path`, or from an archive that carries it."""
+    if found is None:
+        return False
+    is_carried = Path(found).parent.name.startswith(CARRIED)
+    return is_carried or (path.exists() and path.samefile(found))
 
 
 def _search(folder: str) -> None:

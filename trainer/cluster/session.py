@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import signal
 import socket
@@ -21,6 +20,17 @@ from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 
+from trainer.cluster.packing import installed_modules
+from trainer.cluster.probe import check_executors
+from trainer.cluster.settings import (
+    check,
+    complete,
+    is_local,
+    is_submitted,
+    launch_settings,
+    spark_master,
+)
+from trainer.cluster.shipping import ship
 from trainer.errors import TrainerError
 from trainer.plan import DistributedPlan
 
@@ -34,11 +44,13 @@ _POLL_S = 0.5
 def open_context(plan: DistributedPlan) -> tuple[SparkContext, bool]:
     """Start Spark, or join the context that this process has, and see that K workers have a place.
 
+    On executors elsewhere their Python is looked at, and our code and the user's is sent to them.
+
     Returns:
         The context, and whether it was started here.
 
     Raises:
-        TrainerError: Spark cannot start, or cannot run all workers at once.
+        TrainerError: Spark cannot start, cannot run all workers at once, or lacks what they need.
     """
     running: SparkContext | None = SparkContext._active_spark_context
     if running is None:
@@ -51,8 +63,7 @@ def open_context(plan: DistributedPlan) -> tuple[SparkContext, bool]:
             f"master {plan.master}"
         )
     try:
-        _check_allocation(context)
-        _wait_for_slots(context, plan)
+        _prepare(context, plan)
     except TrainerError:
         if running is None:
             context.stop()
@@ -60,15 +71,23 @@ def open_context(plan: DistributedPlan) -> tuple[SparkContext, bool]:
     return context, running is None
 
 
+def _prepare(context: SparkContext, plan: DistributedPlan) -> None:
+    check(context.getConf(), plan)
+    slots = _wait_for_slots(context, plan)
+    if is_local(str(context.master)):
+        return
+    _warn_of_plain_rpc(context.getConf(), plan)
+    check_executors(context, slots, installed_modules(plan.extensions), plan.start_timeout_s)
+    ship(context, plan.extensions)
+
+
 def _start(plan: DistributedPlan) -> SparkContext:
-    master = spark_master(plan)
-    is_local = master.startswith("local") or f"//{_LOOPBACK}:" in master or "//localhost:" in master
-    java = _find_java()
-    if is_local:
+    java = "java" if is_submitted() else _find_java()
+    master = spark_master(plan, _submitted_master())
+    if is_local(master) or f"//{_LOOPBACK}:" in master or "//localhost:" in master:
         os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)
     _check_host_name()
     _check_master(master)
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
         with _same_sigint():
             return SparkContext(conf=_settings(plan, master))
@@ -81,6 +100,43 @@ def _start(plan: DistributedPlan) -> SparkContext:
         raise TrainerError(f"Spark cannot start on {master}: {first_line(error)}") from error
 
 
+def _submitted_master() -> str | None:
+    """Return the master that spark-submit was given, if it has started this process."""
+    if not is_submitted():
+        return None
+    SparkContext._ensure_initialized()
+    return SparkConf().get("spark.master")
+
+
+def _settings(plan: DistributedPlan, master: str) -> SparkConf:
+    """Return what spark-submit, spark-defaults.conf and the plan say, and the rest of our own."""
+    launch = SparkConf(loadDefaults=False).setAll(list(launch_settings(plan, master).items()))
+    _choose_python(dict(plan.spark_conf).get("spark.pyspark.python"), master)
+    SparkContext._ensure_initialized(conf=launch)
+    conf = SparkConf()  # now there is a Java process, which has read the files of settings
+    complete(conf, plan, master)
+    check(conf, plan)
+    return conf
+
+
+def _choose_python(given: str | None, master: str) -> None:
+    """Have executors take this Python, unless somebody says otherwise, or they have images."""
+    if given or not master.startswith(("yarn", "k8s://")):
+        os.environ.setdefault("PYSPARK_PYTHON", given or sys.executable)
+
+
+def _warn_of_plain_rpc(conf: SparkConf, plan: DistributedPlan) -> None:
+    host = conf.get("spark.driver.host") or "localhost"
+    is_loopback = host == "localhost" or host.startswith("127.")
+    is_encrypted = plan.encryption == "on" or (plan.encryption == "auto" and not is_loopback)
+    if is_encrypted and conf.get("spark.authenticate", "false") != "true":
+        logger.warning(
+            "The keys of this run's encryption travel to the workers with Spark's tasks, and "
+            "spark.authenticate is off: set it and spark.network.crypto.enabled, or whoever reads "
+            "Spark's own traffic can read the run's, too"
+        )
+
+
 @contextmanager
 def _same_sigint() -> Iterator[None]:
     """Undo what pyspark does to SIGINT: it would cancel the job, and the run decides that."""
@@ -90,34 +146,6 @@ def _same_sigint() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
-
-
-def spark_master(plan: DistributedPlan) -> str:
-    """Return the master of a plan: local by default, and a local one with retries of tasks."""
-    master = plan.master or f"local[{plan.num_workers * plan.threads}]"
-    if master == "local":
-        master = "local[1]"
-    # local[N] never starts a lost task again; local[N,F] does, until it has failed F times.
-    return re.sub(r"^local\[(\d+|\*)\]$", rf"local[\1,{plan.task_attempts}]", master)
-
-
-def _settings(plan: DistributedPlan, master: str) -> SparkConf:
-    conf = SparkConf().setMaster(master).setAppName("torrefy")
-    values = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "WARN" if logger.isEnabledFor(logging.DEBUG) else "FATAL",
-        "spark.task.cpus": str(plan.threads),
-        "spark.task.maxFailures": str(plan.task_attempts),
-        "spark.speculation": "false",
-        "spark.barrier.sync.timeout": f"{int(plan.wait_timeout_s) + 1}s",
-    }
-    if master.startswith("spark://"):
-        values["spark.cores.max"] = str(plan.num_workers * plan.threads)
-    root = Path(__file__).resolve().parents[2]
-    if root.name != "site-packages":  # a checkout: the executors need not have it installed
-        values["spark.executorEnv.PYTHONPATH"] = str(root)
-    return conf.setAll(list(values.items()))
 
 
 def _find_java() -> str:
@@ -171,29 +199,25 @@ def _check_master(master: str) -> None:
     raise TrainerError(f"no Spark master answers at {master} ({'; '.join(reasons)})")
 
 
-def _check_allocation(context: SparkContext) -> None:
-    if context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true":
-        raise TrainerError(
-            "all workers have to run at once, which Spark does not promise with dynamic "
-            "allocation: set spark.dynamicAllocation.enabled to false"
-        )
+def _wait_for_slots(context: SparkContext, plan: DistributedPlan) -> int:
+    """Wait until executors for all workers are there; returns how many tasks run at once.
 
-
-def _wait_for_slots(context: SparkContext, plan: DistributedPlan) -> None:
-    """Wait until executors for all workers are there; those of `local` are at once."""
+    Those of `local` are there at once.
+    """
     spark: Any = context._jsc.sc()
     profile = spark.resourceProfileManager().defaultResourceProfile()
-    is_local = re.match(r"local(\[|$)", str(context.master)) is not None  # not local-cluster[...]
-    deadline = time.monotonic() + (0 if is_local else plan.start_timeout_s)
+    is_at_once = is_local(str(context.master))
+    deadline = time.monotonic() + (0 if is_at_once else plan.start_timeout_s)
     while (slots := spark.maxNumConcurrentTasks(profile)) < plan.num_workers:
         if time.monotonic() >= deadline:
-            waited = "" if is_local else f" after {plan.start_timeout_s:g} s"
+            waited = "" if is_at_once else f" after {plan.start_timeout_s:g} s"
             raise TrainerError(
                 f"{plan.num_workers} workers of {plan.threads} core(s) each have to run at once; "
                 f"Spark on {context.master} has room for {slots}{waited}: use --workers "
                 f"{max(slots, 1)} or a master with {plan.num_workers * plan.threads} cores"
             )
         time.sleep(_POLL_S)
+    return int(slots)
 
 
 def first_line(error: Exception) -> str:

@@ -45,3 +45,11 @@ def port(text: str) -> int:
     if not text.isdecimal() or int(text) > _LAST_PORT:
         raise argparse.ArgumentTypeError(f"expected 0 to {_LAST_PORT}; received {text}")
     return int(text)
+
+
+def spark_setting(text: str) -> tuple[str, str]:
+    """Return a setting of Spark's and its value: argparse's `type`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.startswith("spark."):
+        raise argparse.ArgumentTypeError(f"expected spark.NAME=VALUE; received {text}")
+    return name, value
