@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,6 +108,8 @@ class DistributedPlan:
         checkpoints: Where the run is saved so that it can be resumed; None for nowhere.
         straggler_s: A worker not heard of for so long is named in the log.
         replaces_stragglers: And its process is killed, and another started in its place.
+        spark_conf: Settings of Spark by name; they come before torrefy's own.
+        log_level: Workers' log records of this level and above reach the driver's log.
     """
 
     strategy: str
@@ -133,6 +136,8 @@ class DistributedPlan:
     checkpoints: Checkpoints | None = None
     straggler_s: float = 30.0
     replaces_stragglers: bool = False
+    spark_conf: tuple[tuple[str, str], ...] = ()
+    log_level: int = logging.WARNING
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "threads", "task_attempts"):

@@ -12,7 +12,7 @@ from typing import Any
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers import Action
 from solvers.state_files import read_state, saved_seed
-from trainer.commands.flags import port, positive
+from trainer.commands.flags import port, positive, spark_setting
 from trainer.describe import describe
 from trainer.device import choose_device, gpu_numbers
 from trainer.errors import UsageError
@@ -90,6 +90,14 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="Spark master, such as spark://host:7077; default with "
         f"several workers: local[K]. {IN_PROCESS}: no Spark, the workers take turns",
+    )
+    place.add_argument(
+        "--conf",
+        type=spark_setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of Spark's, such as spark.executor.memory=4g; may be given again",
     )
     place.add_argument(
         "--threads", type=positive, default=1, metavar="N", help="cores of each worker (default 1)"
@@ -171,6 +179,8 @@ def run(args: argparse.Namespace) -> int:
     plan = None
     if options is not None:
         plan = _plan(args, recipe, strategy, options, device, start, seed, extensions)
+    if args.conf and (plan is None or plan.master == IN_PROCESS):
+        raise UsageError("--conf sets Spark, and this run does without: give --workers or --master")
     for line in [*recipe.notes, *([note] if note else []), *describe(recipe, plan, device, start)]:
         print(line)
     folder = Path(recipe.param.snapshot_prefix).parent
@@ -280,6 +290,7 @@ def _plan(
         master=master,
         port=args.port,
         extensions=extensions,
+        spark_conf=tuple(args.conf),
     )
 
 
