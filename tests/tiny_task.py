@@ -93,12 +93,16 @@ class Recorder:
     progress: list[tuple[int, float]] = field(default_factory=list)
     exchanges: list[Mapping[str, Any]] = field(default_factory=list)
     tests: list[tuple[int, float]] = field(default_factory=list)
+    events: list[tuple[str, int, Mapping[str, Any]]] = field(default_factory=list)
 
     def on_progress(self, iteration: int, loss: float) -> None:
         self.progress.append((iteration, loss))
 
     def on_exchange(self, record: Mapping[str, Any]) -> None:
         self.exchanges.append(record)
+
+    def on_event(self, what: str, iteration: int, values: Mapping[str, Any]) -> None:
+        self.events.append((what, iteration, values))
 
 
 class KeepTests(Callback):

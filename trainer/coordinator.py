@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import logging
-import threading
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers import Action, Solver
 from solvers.settings import train_choice
+from trainer.checkpoints import open_store
 from trainer.cluster import open_cluster
 from trainer.cluster.base import Cluster
-from trainer.errors import TrainerError
-from trainer.parameter_server.desk import Desk, Milestone
+from trainer.errors import LostWorkerError, TrainerError
+from trainer.examiner import Examiner
+from trainer.parameter_server.desk import Desk, Given
 from trainer.parameter_server.shared import shared_file
-from trainer.plan import DistributedPlan, Milestones
+from trainer.plan import Checkpoints, DistributedPlan
+from trainer.plan_rules import check_features
+from trainer.saving import Restart, Saver
 from trainer.strategies import Strategy, get_strategy
 from trainer.strategies.arithmetic import Layout
-from trainer.tally import Observer, Tally
-from trainer.worker import WorkerTask, run_worker
+from trainer.submission import Submission
+from trainer.tally import Observer, Tally, WorkerTotals
+from trainer.task import WorkerTask
+
+if TYPE_CHECKING:
+    from trainer.checkpoints.checkpoint import Checkpoint
+    from trainer.checkpoints.store import CheckpointStore
 
 logger = logging.getLogger(__name__)
 
-_TICK_S = 0.2
-_GRACE_S = 60.0  # workers give up on each other first, and say on whom
-_JOIN_S = 30.0
 # What the driver does, so that no worker does it.
 _DRIVER_FIELDS = (
     *("display", "snapshot", "snapshot_prefix", "weights"),
@@ -46,13 +52,15 @@ class RunResult:
         iteration: Where.
         samples: Images that all workers together have seen.
         seconds: From the first test to the last snapshot.
-        is_stopped_early: Somebody asked for it.
+        is_stopped_early: Somebody asked for it, or lost workers left a part undone.
+        workers: What each worker did.
     """
 
     iteration: int
     samples: int
     seconds: float
     is_stopped_early: bool
+    workers: tuple[WorkerTotals, ...]
 
 
 def run_distributed(
@@ -63,32 +71,62 @@ def run_distributed(
     net: NetDefinition | None = None,
     poll: Callable[[], Action] = lambda: Action.NONE,
     cluster: Cluster | None = None,
+    store: CheckpointStore | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> RunResult:
     """Train with several workers, and end as Caffe's `Solve` does.
 
-    Tests run here, in the TEST phase, on the average or the centre. So do snapshots: they hold rank
-    0's momentum in a synchronous run, and none in an asynchronous one. What else a strategy keeps,
-    such as an outer momentum, starts anew in a run that is resumed.
+    Tests run here, in the TEST phase, on the average or the centre. So do Caffe's snapshots: they
+    hold rank 0's momentum in a synchronous run, and none in an asynchronous one. A checkpoint holds
+    all that workers have; when some are lost whom Spark does not replace, the others are ended, and
+    all go on from the latest.
 
     Args:
         solver: The driver's own. Its weights, histories and iteration are where the run starts, and
             what it has made when this returns.
         plan: What to do.
-        observer: Hears of progress and exchanges.
+        observer: Hears of progress, exchanges and events.
         net: Definition that the solver was made from, if not the one that its settings name.
         poll: Asked several times a second what to do.
         cluster: Where the workers run; None for what the plan names.
+        store: Where checkpoints go; None for what the plan names, or a folder for the time of the
+            run if it names nothing and workers can be lost.
+        checkpoint: One that the solver has been brought to, whose workers go on.
 
     Raises:
         TrainerError: The cluster cannot run the workers, or one of them failed; says which.
     """
+    check_features(plan)
     definition = net or train_choice(solver.param).definition
     strategy = get_strategy(plan.strategy)(plan.options)
-    with cluster or open_cluster(plan) as running, _center_file(strategy, solver) as shared:
+    with ExitStack() as stack:
+        running = stack.enter_context(cluster or open_cluster(plan))
+        if store is None:
+            store = stack.enter_context(_store(plan, running))
+        if store is not None and plan.checkpoints is None:
+            plan = replace(plan, checkpoints=Checkpoints(store.uri))
+        shared = stack.enter_context(_center_file(strategy, solver))
         solver.poll, solver.stopped_early = poll, False
         plan = _warm_up(solver, plan, strategy.warm_start)
         tally = Tally(plan, observer, solver.param.display)
-        return _Run(solver, plan, strategy, tally, shared).run(running, definition)
+        run = _Run(solver, plan, strategy, tally, running, store, shared)
+        return run.run(definition, checkpoint and Restart(checkpoint, plan))
+
+
+@contextmanager
+def _store(plan: DistributedPlan, cluster: Cluster) -> Iterator[CheckpointStore | None]:
+    """Give the store that a plan names, or one for the time of the run."""
+    if plan.checkpoints is not None:
+        store = open_store(plan.checkpoints.uri, plan.checkpoints.keep)
+        store.write_run({})
+        yield store
+    elif not cluster.may_lose_workers:
+        yield None
+    else:
+        with tempfile.TemporaryDirectory(prefix="torrefy-checkpoints-") as folder:
+            store = open_store(folder, 1)
+            store.write_run({})
+            yield store
 
 
 def _center_file(
@@ -112,7 +150,7 @@ def _warm_up(solver: Solver, plan: DistributedPlan, until: int) -> DistributedPl
 
 @final
 class _Run:
-    """One run, seen from the driver."""
+    """One run, seen from the driver: one submission of its workers, or several."""
 
     def __init__(
         self,
@@ -120,62 +158,102 @@ class _Run:
         plan: DistributedPlan,
         strategy: Strategy[Any, Any],
         tally: Tally,
+        cluster: Cluster,
+        store: CheckpointStore | None,
         shared: Path | None,
     ) -> None:
-        self._solver, self._plan, self._tally = solver, plan, tally
-        self._strategy = strategy
-        test_interval = solver.param.test_interval if solver.tests else 0
-        self._milestones = Milestones(test_interval, solver.param.snapshot)
-        self._desk = Desk(
-            plan,
-            self._milestones,
-            solver.net.flat.data,
-            solver.history,
-            Layout.of(solver.net.flat.segments),
-            strategy.center,
-            shared,
-        )
-        self._reached = start = plan.start_iteration
-        # As Caffe's, which takes a multiple of `snapshot` for saved.
-        is_saved = solver.param.snapshot and start % solver.param.snapshot == 0
-        self._saved_at = start if is_saved else -1
-        self._is_stopping, self._is_snapshot_wanted = solver.stopped_early, False
+        self._solver, self._plan, self._strategy = solver, plan, strategy
+        self._tally, self._cluster, self._shared = tally, cluster, shared
+        size = solver.net.flat.data.numel()
+        self._saver = None if store is None else Saver(store, plan, strategy, size)
+        self._examiner = Examiner(solver, plan, tally)
 
-    def run(self, cluster: Cluster, net: NetDefinition) -> RunResult:
+    def run(self, net: NetDefinition, restart: Restart | None) -> RunResult:
         """Test, train, save."""
-        started = time.monotonic()
-        if not self._is_stopping and self._is_initial_test_due():
-            self._test()
-        if not self._is_stopping and self._plan.start_iteration < self._plan.max_iter:
-            self._train(cluster, net)
-        self._save_at_end()
+        started, examiner, plan = time.monotonic(), self._examiner, self._plan
+        examiner.test_at_start()
+        if not examiner.is_stopping and plan.start_iteration < plan.max_iter:
+            self._train(net, restart)
+        examiner.save_at_end()
         iteration = self._solver.iteration
-        is_early = iteration < self._plan.max_iter
+        is_early = iteration < plan.max_iter
         if is_early:
             logger.info("Optimization stopped early.")
-        return RunResult(iteration, self._tally.samples, time.monotonic() - started, is_early)
+        seconds, workers = time.monotonic() - started, tuple(self._tally.workers)
+        return RunResult(iteration, self._tally.samples, seconds, is_early, workers)
 
-    def _train(self, cluster: Cluster, net: NetDefinition) -> None:
-        """Run the workers in another thread, and attend to them in this one."""
-        tasks = self._tasks(net)
-        in_group = self._strategy.is_synchronous
-        if not in_group:  # the centre has no momentum to be saved
-            for slot in self._solver.history:
+    def _train(self, net: NetDefinition, restart: Restart | None) -> None:
+        """Submit the workers until they have ended, after a loss from the latest checkpoint."""
+        self._first = given = self._given(restart)
+        losses, desk = 0, self._desk(given)
+        while True:
+            before = desk.center.worker_iterations
+            submission = self._submission(desk)
+            try:
+                submission.run(self._tasks(net))
+                break
+            except LostWorkerError as error:
+                given = self._after_loss(desk)
+                losses = 1 if sum(given.iterations) > before else losses + 1
+                if self._saver is None or losses >= self._plan.task_attempts:
+                    raise
+                iteration = self._plan.progress(sum(given.iterations))
+                logger.warning("%s. All workers go on from iteration %d", error, iteration)
+                self._tally.tell("lost", message=str(error), resumed_at=iteration)
+                desk = self._desk(given)
+        if not self._strategy.is_synchronous:
+            self._examiner.load(submission.center())
+
+    def _after_loss(self, desk: Desk) -> Given:
+        """Return what the next submission begins with."""
+        if not self._strategy.is_synchronous:  # nothing is lost: the centre is here
+            center = desk.center
+            given = self._given(None)
+            return replace(
+                given,
+                parameters=center.copy(),
+                iterations=center.iterations,
+                center_state=center.state(),
+            )
+        latest = self._saver.latest() if self._saver is not None else None
+        if latest is None:
+            return self._first
+        self._plan = replace(self._plan, start_iteration=latest.iteration)
+        restart = Restart(latest, self._plan)
+        restart.restore(self._solver)
+        return self._given(restart)
+
+    def _given(self, restart: Restart | None) -> Given:
+        """Return what a submission begins with from where the driver's solver is."""
+        plan, solver = self._plan, self._solver
+        if not self._strategy.is_synchronous:  # the centre has no momentum to be saved
+            for slot in solver.history:
                 slot.zero_()
-        self._desk.begin()
-        run = _Background(lambda: cluster.run(run_worker, tasks, self._desk, in_group=in_group))
-        try:
-            self._attend(run)
-        except BaseException:
-            self._desk.request_stop()
-            self._desk.close()
-            cluster.cancel()
-            run.thread.join(_JOIN_S)
-            raise
-        if run.error is not None:
-            raise TrainerError(self._desk.failure() or str(run.error)) from run.error
-        if not in_group:
-            self._load(self._center())
+        size, slots = solver.net.flat.data.numel(), len(solver.history)
+        given = Given(
+            solver.net.flat.data.detach().cpu().clone(),
+            [slot.detach().cpu().clone() for slot in solver.history],
+            Layout.of(solver.net.flat.segments),
+            [plan.share(rank, plan.start_iteration) for rank in range(plan.num_workers)],
+        )
+        if restart is None:
+            return given
+        return replace(
+            given,
+            iterations=restart.iterations,
+            center_state=restart.center_state(size),
+            deposit_of=lambda rank: restart.deposit_of(rank, size, slots),
+        )
+
+    def _desk(self, given: Given) -> Desk:
+        self._tally.start(given.iterations)
+        self._examiner.go_back(self._plan.progress(sum(given.iterations)))
+        milestones, settings = self._examiner.milestones, self._strategy.center
+        return Desk(self._plan, milestones, given, settings, self._saver, self._shared)
+
+    def _submission(self, desk: Desk) -> Submission:
+        parts = self._plan, self._solver, desk, self._examiner, self._saver, self._tally
+        return Submission(self._cluster, *parts, in_group=self._strategy.is_synchronous)
 
     def _tasks(self, net: NetDefinition) -> list[WorkerTask]:
         """Return each worker's task: the same settings, without what the driver does."""
@@ -184,108 +262,5 @@ class _Run:
         for name in _DRIVER_FIELDS:
             param.ClearField(name)
         self._strategy.adapt(param)
-        ranks = range(self._plan.num_workers)
-        return [WorkerTask(rank, self._plan, self._milestones, param, net) for rank in ranks]
-
-    def _attend(self, run: _Background) -> None:
-        """Pass on wishes and take what comes, until the workers have ended and all is taken."""
-        is_over = False
-        while not is_over:
-            is_over = not run.thread.is_alive()
-            self._obey(self._solver.poll())
-            milestone = self._desk.next_milestone(0 if is_over else _TICK_S)
-            for record in self._desk.take_records():
-                self._tally.add(record)
-            if milestone is not None:
-                is_over = False
-                self._reach(milestone)
-            elif not is_over:
-                self._check_silence()
-
-    def _obey(self, action: Action) -> None:
-        if action is Action.STOP:
-            self._is_stopping = True
-            self._desk.request_stop()
-        elif action is Action.SNAPSHOT and self._strategy.is_synchronous:
-            self._is_snapshot_wanted = True
-            self._desk.request_publication()
-        elif action is Action.SNAPSHOT:
-            self._load(self._center())
-            self._snapshot()
-
-    def _check_silence(self) -> None:
-        limit = self._plan.wait_timeout_s + _GRACE_S
-        silent = self._desk.silent(limit)
-        if silent:
-            raise TrainerError(
-                f"no word from {', '.join(silent)} for {limit:g} s: its machine is down, the "
-                "network is cut, or it could not be started; see Spark's log of the executors"
-            )
-
-    def _reach(self, milestone: Milestone) -> None:
-        """Save and test as Caffe would at this iteration."""
-        before, self._reached = self._reached, milestone.iteration
-        self._load(milestone)
-        if self._is_snapshot_wanted or self._milestones.is_snapshot(before, self._reached):
-            self._is_snapshot_wanted = False
-            self._snapshot()
-        if self._reached >= self._plan.max_iter:
-            self._save_at_end()
-        if self._milestones.is_test(before, self._reached) and not self._is_stopping:
-            self._test()
-
-    def _center(self) -> Milestone:
-        center = self._desk.center
-        return Milestone(self._plan.progress(center.worker_iterations), center.copy())
-
-    def _load(self, milestone: Milestone) -> None:
-        self._solver.net.flat.data.copy_(milestone.parameters)
-        for slot, values in zip(self._solver.history, milestone.history, strict=False):
-            slot.copy_(values)
-        self._solver.iteration = milestone.iteration
-        self._solver.settle_rate()
-
-    def _is_initial_test_due(self) -> bool:
-        start, param = self._plan.start_iteration, self._solver.param
-        interval = self._milestones.test_interval
-        is_multiple = interval > 0 and start % interval == 0
-        return (
-            is_multiple and start < self._plan.max_iter and (start > 0 or param.test_initialization)
-        )
-
-    def _test(self) -> None:
-        self._solver.stopped_early = False
-        self._solver.test_all()
-        if self._solver.stopped_early:
-            self._obey(Action.STOP)
-
-    def _save_at_end(self) -> None:
-        if self._solver.param.snapshot_after_train and self._saved_at != self._solver.iteration:
-            self._snapshot()
-
-    def _snapshot(self) -> None:
-        self._solver.snapshot()
-        self._saved_at = self._solver.iteration
-
-
-@final
-class _Background:
-    """Something that runs in a thread of its own from now on.
-
-    Attributes:
-        thread: The thread.
-        error: What it ended with, if with an exception.
-    """
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self.error: Exception | None = None
-        self.thread = threading.Thread(
-            target=self._run, args=(action,), daemon=True, name="cluster"
-        )
-        self.thread.start()
-
-    def _run(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as error:  # whatever it is, the driver raises it in its own thread
-            self.error = error
+        plan, milestones = self._plan, self._examiner.milestones
+        return [WorkerTask(rank, plan, milestones, param, net) for rank in range(plan.num_workers)]

@@ -14,5 +14,9 @@ class UsageError(TrainerError):
     """The command, a flag or a file named by it is wrong: exit status 2."""
 
 
+class LostWorkerError(TrainerError):
+    """Workers have ended without a word of their own: killed, or their host is gone."""
+
+
 class DataError(TrainerError):
     """A database, an image or a mean file is missing, damaged or of the wrong shape."""

@@ -1,4 +1,4 @@
-"""How the driver hears of a worker, and the worker of the driver, whatever the worker is busy with."""
+"""How the driver hears of a worker, and the worker of the driver, however busy the worker is."""
 
 from __future__ import annotations
 

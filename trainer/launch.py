@@ -145,3 +145,6 @@ class _WorkersObserver:
 
     def on_exchange(self, record: Mapping[str, Any]) -> None:
         self._metrics.write("exchange", record["iteration"], record)
+
+    def on_event(self, what: str, iteration: int, values: Mapping[str, Any]) -> None:
+        self._metrics.write("event", iteration, {"event": what, **values})

@@ -1,17 +1,21 @@
-"""Adding up what workers report: for the log, in Caffe's lines, and for an observer."""
+"""Adding up what workers report: for the log, in Caffe's lines, for observers, for the end."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 from trainer.plan import DistributedPlan
 
 logger = logging.getLogger(__name__)
 
-_MEASURED = ("loss", "lr", "compute_s", "exchange_s", "staleness")
+_MEASURED = (
+    *("loss", "lr", "compute_s", "exchange_s"),
+    *("sent_bytes", "received_bytes", "staleness"),
+)
 
 
 class Observer(Protocol):
@@ -26,8 +30,57 @@ class Observer(Protocol):
         Args:
             record: rank, worker_iteration; iteration and samples of the run if all workers were
                 as far as this one; loss, its mean since its last exchange, None if it had nothing
-                left to do; lr; compute_s, exchange_s; staleness.
+                left to do; center_loss, of the average or the centre in the last test, None before
+                the first; lr; compute_s, exchange_s; sent_bytes, received_bytes; staleness.
         """
+
+    def on_event(self, what: str, iteration: int, values: Mapping[str, Any]) -> None:
+        """Hear that something happened to the run.
+
+        Args:
+            what: `lost`: workers were lost, and what they did not save with them; `straggler`: a
+                worker is silent; `dropped`: others do the rest of its share; `end`: all is done.
+            iteration: Of the run.
+            values: What else is known: rank, host, seconds; at the end a row for each worker.
+        """
+
+
+@dataclass
+class WorkerTotals:
+    """What a worker did in a run.
+
+    Attributes:
+        rank: Which.
+        host: Where it ran last.
+        attempts: How often it was started.
+        iterations: That it has behind it.
+        exchanges: That it made.
+        compute_s, exchange_s: Seconds that it computed, and that it waited for exchanges.
+        sent_bytes, received_bytes: Tensors that it exchanged.
+        staleness: Sum over all exchanges.
+        max_staleness: The greatest.
+        loss: The last that it reported; None if it has not reported any.
+    """
+
+    rank: int
+    iterations: int
+    host: str = ""
+    attempts: int = 0
+    exchanges: int = 0
+    compute_s: float = 0.0
+    exchange_s: float = 0.0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    staleness: int = 0
+    max_staleness: int = 0
+    loss: float | None = None
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take in an exchange."""
+        self.exchanges += 1
+        for name in ("compute_s", "exchange_s", "sent_bytes", "received_bytes", "staleness"):
+            setattr(self, name, getattr(self, name) + record[name])
+        self.max_staleness = max(self.max_staleness, record["staleness"])
 
 
 @final
@@ -41,34 +94,52 @@ class Tally:
 
     Attributes:
         iteration: Iteration of the run.
+        workers: What each has done.
+        center_loss: Of the average or the centre in the last test; None before the first.
     """
 
     def __init__(self, plan: DistributedPlan, observer: Observer, display: int) -> None:
         self._plan, self._observer, self._display = plan, observer, display
-        self.iteration = plan.start_iteration
-        self._iterations = {
-            rank: plan.share(rank, plan.start_iteration) for rank in range(plan.num_workers)
-        }
+        self.workers = [WorkerTotals(rank, 0) for rank in range(plan.num_workers)]
+        self.center_loss: float | None = None
         self._batch = 0
         self._losses: list[float] = []
+        ranks = range(plan.num_workers)
+        self.start([plan.share(rank, plan.start_iteration) for rank in ranks])
+
+    def start(self, iterations: Sequence[int]) -> None:
+        """Count from here: what each worker has behind it."""
+        for worker, iteration in zip(self.workers, iterations, strict=True):
+            worker.iterations = iteration
+        self.iteration = self._plan.progress(sum(iterations))
         self._lap = (self.iteration, time.monotonic())
 
     @property
     def samples(self) -> int:
         """Images that all workers together have seen, those before a resumption included."""
-        return sum(self._iterations.values()) * self._batch
+        return sum(worker.iterations for worker in self.workers) * self._batch
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take a worker's record: one of `trainer.worker`."""
-        loss, self._batch = record["loss"], record["batch"]
-        self._iterations[record["rank"]] = record["iteration"]
-        before, self.iteration = self.iteration, self._plan.progress(sum(self._iterations.values()))
+        if record["kind"] == "log":
+            logger.log(record["level"], "[worker %d] %s", record["rank"], record["message"])
+            return
+        worker, loss, self._batch = self.workers[record["rank"]], record["loss"], record["batch"]
+        worker.iterations = record["iteration"]
+        before = self.iteration
+        self.iteration = self._plan.progress(sum(each.iterations for each in self.workers))
         if loss is not None:
+            worker.loss = loss
             self._losses.append(loss)
             self._observer.on_progress(self.iteration, loss)
         if record["kind"] == "exchange":
+            worker.add(record)
             self._observer.on_exchange(self._measurements(record))
             self._log(before, record["lr"])
+
+    def tell(self, what: str, **values: Any) -> None:
+        """Tell the observer of an event."""
+        self._observer.on_event(what, self.iteration, values)
 
     def _measurements(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what an observer hears of an exchange."""
@@ -79,6 +150,7 @@ class Tally:
             "iteration": iteration,
             "samples": iteration * record["batch"] * plan.num_workers // plan.stride,
             "worker_iteration": worker_iteration,
+            "center_loss": self.center_loss,
             **{name: record[name] for name in _MEASURED},
         }
 

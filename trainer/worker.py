@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, final
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import final
 
 import torch
 
-from prototxt_parser.definition import NetDefinition
 from prototxt_parser.errors import PrototxtError
-from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers import Callback, Solver, SolverError
-from solvers.feed import FeedOpener
-from trainer.data.feed import open_feed
+from trainer.caffe_log import WORKER_THREAD
 from trainer.errors import TrainerError
-from trainer.links import Control, DriverLink, Group, PeerLostError, Start
-from trainer.plan import DistributedPlan, Milestones
+from trainer.heartbeat import Heartbeat, LogRecords, beating
+from trainer.links import DriverLink, Group, PeerLostError, Place, Start
+from trainer.overlap import Inline, Overlap
+from trainer.plan import IN_PROCESS, DistributedPlan
 from trainer.strategies import Phase, Replica, get_strategy
 from trainer.strategies.arithmetic import Layout
+from trainer.task import WorkerTask
+from trainer.worker_state import (
+    batch_size,
+    iterations_ahead,
+    open_solver,
+    restore_strategy,
+    to_deposit,
+)
 
-# A worker tells the driver how far it is, and learns whether to stop, this often.
-_BEAT_S = 1.0
-
-
-@dataclass(frozen=True)
-class WorkerTask:
-    """One worker's part of a run, as it travels: nothing in it is open.
-
-    Attributes:
-        rank: Which worker.
-        plan: The run.
-        milestones: When the driver wants the state of a synchronous run.
-        param: The solver's settings, without what the driver does: display, test, snapshot.
-        net: The net to train.
-        open_feed: Where its batches come from; None for the files that it names.
-    """
-
-    rank: int
-    plan: DistributedPlan
-    milestones: Milestones
-    param: SolverParameter
-    net: NetDefinition
-    open_feed: FeedOpener | None = None
+# The driver sees how far a worker is this often.
+_PROGRESS_S = 1.0
 
 
 def run_worker(
@@ -61,14 +47,33 @@ def run_worker(
         joining: Gives the group of the workers of a synchronous run; None in an asynchronous one.
     """
     try:
-        start = driver.start(socket.gethostname())
-        task.plan.extensions.install()
-        with joining as group, closing(_build_solver(task, start)) as solver:
-            _Loop(task, solver, driver, group).run()
+        start = driver.start(task.place or Place(socket.gethostname(), os.getpid()))
+        with _heart(task, driver) as heart:
+            task.plan.extensions.install()
+            with joining as group, closing(open_solver(task, start)) as solver:
+                _Loop(task, start, solver, driver, heart, group).run()
         driver.finish()
     except Exception as error:  # whatever it is, the driver has to name it
         _tell(driver, error)
         raise
+
+
+@contextmanager
+def _heart(task: WorkerTask, driver: DriverLink) -> Iterator[Heartbeat]:
+    """Beat, and send the driver what is logged here if that is another process."""
+    with beating(driver, f"{WORKER_THREAD} {task.rank} heartbeat") as heart:
+        if task.plan.master == IN_PROCESS:
+            yield heart
+            return
+        handler, root = LogRecords(heart, task.plan.log_level), logging.getLogger()
+        level = root.level
+        root.addHandler(handler)
+        root.setLevel(min(level, task.plan.log_level))
+        try:
+            yield heart
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(level)
 
 
 @final
@@ -76,37 +81,61 @@ class _Loop(Callback):
     """Local phases and exchanges, until the share is done or the driver says stop."""
 
     def __init__(
-        self, task: WorkerTask, solver: Solver, driver: DriverLink, group: Group | None
+        self,
+        task: WorkerTask,
+        start: Start,
+        solver: Solver,
+        driver: DriverLink,
+        heart: Heartbeat,
+        group: Group | None,
     ) -> None:
         plan = task.plan
         self._plan, self._rank, self._milestones = plan, task.rank, task.milestones
-        self._solver, self._driver, self._group = solver, driver, group
+        self._solver, self._driver, self._heart, self._group = solver, driver, heart, group
+        self._start = start
         self._strategy = get_strategy(plan.strategy)(plan.options)
+        self._overlap = _overlap(plan)
         self._layout = Layout.of(solver.net.flat.segments)
-        self._end = plan.share(task.rank, plan.max_iter)
-        self._offset = _offset(plan, task.rank)
+        self._share = plan.share(task.rank, plan.max_iter)
+        self._offset = iterations_ahead(plan, task.rank)
         self._progress = plan.start_iteration
-        self._batch = _batch_size(solver) * solver.param.iter_size
+        self._batch = batch_size(solver) * solver.param.iter_size
         self._phase = Phase(self._iteration)
-        self._exchange_s, self._staleness = 0.0, 0
-        self._records: list[Mapping[str, Any]] = []
-        self._last_beat = time.monotonic()
-        self._control = Control()
+        self._exchange_s, self._staleness, self._traffic = 0.0, 0, driver.traffic
+        self._last_progress = time.monotonic()
         solver.callbacks.append(self)
 
     def run(self) -> None:
         """Alternate phases and exchanges."""
         self._strategy.start(self._replica, self._group or self._driver)
-        while self._group is not None or not self._is_done:
-            started = time.monotonic()
-            self._exchange_s, self._phase = 0.0, Phase(self._iteration)
-            self._train()
-            if not self._strategy.exchanges_gradients:
-                self._exchange()
-            self._note(time.monotonic() - started - self._exchange_s)
-            if self._group is not None and self._is_done_together(self._group):
-                break
-        self._beat()
+        restore_strategy(self._strategy, self._start)
+        self._heart.beat()
+        if self._group is not None:
+            self._run_in_group(self._group)
+            return
+        while not self._is_done:
+            while not self._is_done:
+                self._run_phase()
+            self._heart.beat()  # a lost worker's share may have been added to this one's
+        if self._overlap is not None:
+            self._settle(self._overlap)
+            self._overlap.close()
+
+    def _run_in_group(self, group: Group) -> None:
+        is_done = False
+        while not is_done:
+            self._run_phase()
+            is_done = self._meet(group)
+        self._heart.beat()
+
+    def _run_phase(self) -> None:
+        started = time.monotonic()
+        self._exchange_s, self._phase = 0.0, Phase(self._iteration)
+        self._train()
+        if not self._strategy.exchanges_gradients:
+            self._exchange()
+        self._note(time.monotonic() - started - self._exchange_s)
+        self._heart.beat_soon()
 
     def on_gradients_ready(self, solver: Solver) -> None:
         """Exchange, if gradients are what is exchanged."""
@@ -114,18 +143,14 @@ class _Loop(Callback):
             self._exchange()
 
     def on_iteration(self, solver: Solver, loss: float) -> None:
-        """Count the loss; let the driver hear of this worker now and then."""
+        """Count the loss, take in what an exchange has brought, show how far this worker is."""
         self._phase.losses.append(loss)
-        if time.monotonic() - self._last_beat >= _BEAT_S:
-            self._records.append(
-                {
-                    "kind": "progress",
-                    "iteration": self._iteration,
-                    "batch": self._batch,
-                    "loss": loss,
-                }
-            )
-            self._beat()
+        if self._overlap is not None and self._overlap.is_done:
+            self._settle(self._overlap)
+        if time.monotonic() - self._last_progress >= _PROGRESS_S:
+            self._last_progress = time.monotonic()
+            self._heart.add(self._record("progress", loss))
+            self._heart.beat_soon()
 
     @property
     def _iteration(self) -> int:
@@ -134,11 +159,11 @@ class _Loop(Callback):
 
     @property
     def _left(self) -> int:
-        return self._end - self._iteration
+        return self._share + self._heart.control.extra - self._iteration
 
     @property
     def _is_done(self) -> bool:
-        return self._left <= 0 or self._control.stop
+        return self._left <= 0 or self._heart.control.stop
 
     @property
     def _replica(self) -> Replica:
@@ -163,95 +188,66 @@ class _Loop(Callback):
 
     def _exchange(self) -> None:
         started = time.monotonic()
-        self._staleness = self._strategy.exchange(self._replica, self._group or self._driver)
+        if self._overlap is None:
+            self._staleness = self._exchange_with(self._replica)
+        else:
+            self._settle(self._overlap)
+            self._overlap.begin(self._replica, self._exchange_with)
+            if self._is_done:
+                self._settle(self._overlap)
         self._exchange_s += time.monotonic() - started
 
+    def _exchange_with(self, replica: Replica) -> int:
+        return self._strategy.exchange(replica, self._group or self._driver)
+
+    def _settle(self, overlap: Overlap) -> None:
+        self._staleness = overlap.settle(self._solver.net.flat.data)
+
     def _note(self, compute_s: float) -> None:
-        losses = self._phase.losses
-        self._records.append(
+        losses, before, self._traffic = self._phase.losses, self._traffic, self._driver.traffic
+        self._heart.add(
             {
-                "kind": "exchange",
-                "iteration": self._iteration,
-                "batch": self._batch,
-                "loss": sum(losses) / len(losses) if losses else None,
+                **self._record("exchange", sum(losses) / len(losses) if losses else None),
                 "lr": self._solver.lr,
                 "compute_s": compute_s,
                 "exchange_s": self._exchange_s,
+                "sent_bytes": self._traffic.sent - before.sent,
+                "received_bytes": self._traffic.received - before.received,
                 "staleness": self._staleness,
             }
         )
-        if time.monotonic() - self._last_beat >= _BEAT_S:
-            self._beat()
 
-    def _beat(self) -> None:
-        self._control = self._driver.report(self._records)
-        self._records = []
-        self._last_beat = time.monotonic()
+    def _record(self, kind: str, loss: float | None) -> dict[str, object]:
+        return {"kind": kind, "iteration": self._iteration, "batch": self._batch, "loss": loss}
 
-    def _is_done_together(self, group: Group) -> bool:
-        """Agree with the other workers on progress and end; rank 0 publishes what is wanted."""
-        state = [self._iteration, self._control.stop, self._left > 0]
+    def _meet(self, group: Group) -> bool:
+        """Agree with the other workers on progress and end; hand over what the driver wants."""
+        control = self._heart.control
+        state = [self._iteration, control.stop, self._left > 0, control.deposit, control.publish]
         means = torch.tensor(state, dtype=torch.float64)
         group.mean_(means)
-        iterations, stopping, working = (means * self._plan.num_workers).round().int().tolist()
+        sums = (means * self._plan.num_workers).round().int().tolist()
+        iterations, stopping, working, depositing, publishing = sums
         before, self._progress = self._progress, self._plan.progress(iterations)
         is_done = bool(stopping > 0 or working == 0)
-        is_wanted = self._milestones.is_any(before, self._progress) or self._control.publish
-        if self._rank == 0 and (is_done or is_wanted):
+        is_due = is_done or self._milestones.is_any(before, self._progress)
+        is_saved = self._plan.checkpoints is not None and (is_due or depositing > 0)
+        if is_saved:
+            self._driver.deposit(self._progress, *to_deposit(self._solver, self._strategy))
+        if self._rank == 0 and (is_due or is_saved or publishing > 0):
             model = self._strategy.model(self._replica)
             self._driver.publish(self._progress, model, self._solver.history)
         return is_done
 
 
-def _build_solver(task: WorkerTask, start: Start) -> Solver:
-    plan = task.plan
-    files = partial(
-        open_feed,
-        seed=plan.seed,
-        rank=task.rank,
-        world_size=plan.num_workers,
-        data_dir=plan.data_dir,
-    )
-    solver = Solver(
-        task.param,
-        task.open_feed or files,
-        net=task.net,
-        device=_device(plan.device, task.rank),
-        seed=plan.seed + task.rank,
-        with_test_nets=False,
-        lr_stride=plan.lr_stride,
-    )
-    solver.net.flat.data.copy_(start.parameters)
-    for slot, values in zip(solver.history, start.history, strict=False):
-        slot.copy_(values)
-    if start.iteration:
-        solver.iteration = start.iteration - _offset(plan, task.rank)
-        solver.settle_rate()
-        solver.feed.skip(start.iteration * solver.param.iter_size)
-    return solver
+def _overlap(plan: DistributedPlan) -> Overlap | None:
+    """Return what runs exchanges beside iterations, if that is wanted.
 
-
-def _offset(plan: DistributedPlan, rank: int) -> int:
-    """Return how far a worker's iterations are ahead of its solver's: 0 or 1.
-
-    A run that goes on where the shares were uneven gives all solvers the same iteration, so that
-    all have the same learning rate.
+    Workers that take turns in one process exchange in their turn, and settle after an iteration.
     """
-    start = plan.start_iteration
-    return plan.share(rank, start) - start // plan.stride
-
-
-def _device(name: str, rank: int) -> str:
-    if name != "cuda":
-        return name
-    if not torch.cuda.is_available():
-        raise TrainerError(f"no GPU that PyTorch can use on {socket.gethostname()}")
-    return f"cuda:{rank % torch.cuda.device_count()}"
-
-
-def _batch_size(solver: Solver) -> int:
-    """Return the images of a batch; 0 for a net that reads no data."""
-    return next((shape[0] for shape in solver.feed.shapes.values()), 0)
+    if not plan.overlap:
+        return None
+    return Overlap(Inline() if plan.master == IN_PROCESS else None)
 
 
 def _tell(driver: DriverLink, error: Exception) -> None:

@@ -241,7 +241,8 @@ def once_exchanged(recorder: Recorder, action: Action) -> Callable[[], Action]:
 @pytest.fixture
 def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have workers report whenever they can, and not once a second."""
-    monkeypatch.setattr("trainer.worker._BEAT_S", 0.0)
+    monkeypatch.setattr("trainer.worker._PROGRESS_S", 0.0)
+    monkeypatch.setattr("trainer.heartbeat._SOON_S", 0.0)
 
 
 @pytest.mark.usefixtures("talkative")

@@ -8,15 +8,21 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-from trainer.links import DriverLink, Group
+from trainer.links import DriverLink, Group, Place
 from trainer.parameter_server.desk import Desk
-from trainer.worker import WorkerTask
+from trainer.task import WorkerTask
 
 Work = Callable[[WorkerTask, DriverLink, AbstractContextManager[Group | None]], None]
 
 
 class Cluster(ABC):
-    """Runs workers. A context manager: entering makes sure that all of them have a place."""
+    """Runs workers. A context manager: entering makes sure that all of them have a place.
+
+    Attributes:
+        may_lose_workers: They are processes, which can be killed.
+    """
+
+    may_lose_workers = True
 
     @abstractmethod
     def __enter__(self) -> Self:
@@ -46,8 +52,13 @@ class Cluster(ABC):
             in_group: Connect the workers with each other too. Else a lost one may be started again.
 
         Raises:
+            LostWorkerError: One was lost.
             TrainerError: One of them failed; its own words, if it had any, are at the desk.
         """
+
+    @abstractmethod
+    def end_worker(self, place: Place) -> None:
+        """End an asynchronous worker that hangs; another is started for it."""
 
     @abstractmethod
     def cancel(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
@@ -14,11 +14,11 @@ from torch import Tensor
 from trainer.caffe_log import WORKER_THREAD
 from trainer.cluster.base import Cluster, Work
 from trainer.errors import TrainerError
-from trainer.links import Control, Move, PeerLostError, Pull, Record, Start
-from trainer.parameter_server.center import Push
+from trainer.links import Control, Move, PeerLostError, Place, Pull, Record, Start, Traffic
+from trainer.parameter_server.books import Push
 from trainer.parameter_server.desk import Desk
 from trainer.strategies.arithmetic import mean_
-from trainer.worker import WorkerTask
+from trainer.task import WorkerTask
 
 
 @final
@@ -31,6 +31,8 @@ class InProcessCluster(Cluster):
     Args:
         threads: Threads that PyTorch uses meanwhile.
     """
+
+    may_lose_workers = False
 
     def __init__(self, threads: int) -> None:
         self._threads = self._threads_before = threads
@@ -71,6 +73,9 @@ class InProcessCluster(Cluster):
             thread.join()
         if turns.failure is not None:
             raise turns.failure
+
+    def end_worker(self, place: Place) -> None:
+        """Do nothing: a thread cannot be ended, and whoever has the turn runs."""
 
     def cancel(self) -> None:
         """End the run at the next change of turns."""
@@ -166,9 +171,14 @@ class _TurnLink:
     def __init__(self, desk: Desk, rank: int, turns: _Turns) -> None:
         self._desk, self._rank, self._turns = desk, rank, turns
         self._attempt = self._sequence = 0
+        self._traffic = Traffic()
 
-    def start(self, host: str) -> Start:
-        start = self._desk.start(self._rank, host)
+    @property
+    def traffic(self) -> Traffic:
+        return self._traffic
+
+    def start(self, place: Place) -> Start:
+        start = self._desk.start(self._rank, place)
         self._attempt = start.attempt
         self._turns.pass_on(self._rank)  # all begin before the first one exchanges
         return start
@@ -179,13 +189,19 @@ class _TurnLink:
         self._sequence += 1
         push = Push(self._rank, self._attempt, self._sequence, iteration, move, is_answered)
         pull = self._desk.exchange(push, sent.cpu())
+        self._count(sent.nbytes, pull.center.nbytes)
         self._turns.pass_on(self._rank)
         return Pull(pull.center.to(sent.device), pull.staleness)
 
     def fetch(self) -> Tensor:
         center = self._desk.center.fetch(self._rank, self._attempt)
+        self._count(0, center.nbytes)
         self._turns.pass_on(self._rank)
         return center
+
+    def _count(self, sent: int, received: int) -> None:
+        before = self._traffic
+        self._traffic = Traffic(before.sent + sent, before.received + received)
 
     def shared(self) -> Tensor:
         return self._desk.center.memory
@@ -193,6 +209,12 @@ class _TurnLink:
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
         copies = [tensor.to("cpu", copy=True) for tensor in (parameters, *history)]
         self._desk.publish(self._rank, self._attempt, iteration, copies[0], copies[1:])
+
+    def deposit(self, iteration: int, values: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
+        self._desk.deposit(self._rank, self._attempt, iteration, values, iter(tensors))
+
+    def meet(self, tensor: Tensor) -> None:
+        raise TrainerError("workers in one process average in their turns")
 
     def report(self, records: Sequence[Record]) -> Control:
         return self._desk.report(self._rank, self._attempt, records)

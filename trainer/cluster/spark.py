@@ -7,37 +7,45 @@ Asynchronous ones are the tasks of a plain stage: Spark starts a lost one again 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
 import secrets
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, final
 
 import torch
 from py4j.protocol import Py4JError
-from pyspark import BarrierTaskContext, SparkContext
+from pyspark import BarrierTaskContext, SparkContext, TaskContext
 from pyspark.errors import PySparkException
 
 from trainer.cluster.base import Cluster, Work
 from trainer.cluster.gloo import joined
 from trainer.cluster.session import first_line, open_context
-from trainer.errors import TrainerError
+from trainer.errors import LostWorkerError, TrainerError
 from trainer.extensions import Extensions
-from trainer.links import Group
+from trainer.links import Group, Place
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
 from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.service import serving
 from trainer.plan import DistributedPlan
-from trainer.worker import WorkerTask
+from trainer.task import WorkerTask
 
 logger = logging.getLogger(__name__)
 
 # The driver's own deadlines come first, with a better message.
 _GRACE_S = 30.0
+
+# In what Spark says of a process or a host that has gone, by Spark's version 4.
+_SIGNS_OF_LOSS = (
+    *("exited unexpectedly", "ExecutorLostFailure", "PeerLostError", "Connection reset"),
+    *("Executor heartbeat timed out", "FetchFailed", "worker lost"),
+)
 
 
 class SparkCluster(Cluster):
@@ -50,7 +58,7 @@ class SparkCluster(Cluster):
     def __init__(self, plan: DistributedPlan) -> None:
         self._plan = plan
         self._context: SparkContext | None = None
-        self._is_ours = False
+        self._is_ours, self._submissions = False, 0
         self._group = f"torrefy {secrets.token_hex(4)}"  # runs of one process cancel only their own
 
     def __enter__(self) -> Self:
@@ -71,13 +79,16 @@ class SparkCluster(Cluster):
         context = self._entered
         host = _numeric(context.getConf().get("spark.driver.host") or "localhost")
         with serving(desk, host, self._plan.port) as address:
-            context.setJobGroup(self._group, "training", interruptOnCancel=True)
+            self._submissions += 1
+            words = _description(tasks, self._submissions)
+            context.setJobGroup(self._group, words, interruptOnCancel=True)
             parcels = [Parcel(task.plan.extensions, pickle.dumps(task)) for task in tasks]
             try:
                 self._run_stage(Job(work, address, in_group), parcels)
             except (Py4JError, PySparkException) as error:
                 logger.debug("Spark's own report:\n%s", error)
-                raise TrainerError(reason(error)) from error
+                kind = LostWorkerError if is_loss(error) else TrainerError
+                raise kind(reason(error)) from error
 
     def _run_stage(self, job: Job, parcels: Sequence[Parcel]) -> None:
         """Run `job` on every parcel, and wait for the end of all."""
@@ -86,6 +97,14 @@ class SparkCluster(Cluster):
             data.barrier().mapPartitions(job).collect()
         else:
             data.mapPartitions(job).collect()
+
+    def end_worker(self, place: Place) -> None:
+        """Have Spark kill a task, which counts as no failure, and start it again."""
+        spark: Any = self._entered._jsc.sc()
+        try:
+            spark.killTaskAttempt(place.task, True, "it is silent")
+        except Py4JError as error:
+            logger.warning("Spark cannot end task %d: %s", place.task, first_line(error))
 
     def cancel(self) -> None:
         """Have Spark kill the tasks."""
@@ -133,8 +152,23 @@ class Job:
         timeout_s = task.plan.wait_timeout_s
         with closing(FlightLink(self.address, task.rank, timeout_s + _GRACE_S)) as link:
             joining = _joining(timeout_s) if self.in_group else nullcontext()
-            self.work(task, link, joining)
+            self.work(replace(task, place=_place()), link, joining)
         return task.rank
+
+
+def _place() -> Place:
+    """Return where this process runs a task."""
+    context = TaskContext.get()
+    task = -1 if context is None else context.taskAttemptId()
+    return Place(socket.gethostname(), os.getpid(), task)
+
+
+def _description(tasks: Sequence[WorkerTask], submission: int) -> str:
+    """Return what Spark's page of jobs shows of a run: which part of it this is."""
+    plan, name = tasks[0].plan, tasks[0].net.param.name or "a net"
+    part = f"iterations {plan.start_iteration} to {plan.max_iter}, {plan.rounds} rounds"
+    again = f", submission {submission}" if submission > 1 else ""
+    return f"torrefy: {name}, {plan.strategy} with {plan.num_workers} workers, {part}{again}"
 
 
 def _joining(timeout_s: float) -> AbstractContextManager[Group]:
@@ -154,6 +188,13 @@ def _numeric(host: str) -> str:
     return "127.0.0.1" if host == "localhost" else host
 
 
+def is_loss(error: Py4JError | PySparkException) -> bool:
+    """Return whether a job has failed because a worker, an executor or a host is gone."""
+    java: Any = getattr(error, "java_exception", None)
+    text = str(java.getMessage() if java is not None else error)
+    return any(sign in text for sign in _SIGNS_OF_LOSS)
+
+
 def reason(error: Py4JError | PySparkException) -> str:
     """Return why a job failed, in a line: the worker's own exception, or what became of it."""
     java: Any = getattr(error, "java_exception", None)
@@ -165,6 +206,6 @@ def reason(error: Py4JError | PySparkException) -> str:
     own = re.findall(r"^(?!org\.|java\.)[\w.]+(?:Error|Exception): .*$", text, re.MULTILINE)
     if own:
         return f"{worker}: {own[-1]}"
-    if "exited unexpectedly" in text or "ExecutorLostFailure" in text:
+    if any(sign in text for sign in _SIGNS_OF_LOSS):
         return f"{worker} was lost: killed, or out of memory? Spark says: {first_line(error)}"
     return f"{worker}: {first_line(error)}"

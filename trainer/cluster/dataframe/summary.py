@@ -43,3 +43,6 @@ class LossHistory:
         """Keep the loss."""
         if record["loss"] is not None:
             self.losses.append((record["iteration"], record["loss"]))
+
+    def on_event(self, what: str, iteration: int, values: Mapping[str, Any]) -> None:
+        """Hear of what is in the log."""

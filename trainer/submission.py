@@ -1,0 +1,230 @@
+"""One submission of the workers of a run to a cluster, attended to by the driver."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import final
+
+from solvers import Action, Solver
+from trainer.cluster.base import Cluster
+from trainer.errors import LostWorkerError, TrainerError
+from trainer.examiner import Examiner
+from trainer.parameter_server.desk import Desk, Milestone
+from trainer.plan import DistributedPlan
+from trainer.saving import Saver
+from trainer.tally import Tally
+from trainer.task import WorkerTask
+from trainer.worker import run_worker
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.2
+_GRACE_S = 60.0  # workers give up on each other first, and say on whom
+_JOIN_S = 30.0
+
+
+@final
+class Submission:
+    """Runs the workers in another thread, and attends to them in the caller's.
+
+    Args:
+        cluster: Where they run.
+        plan: The run.
+        solver: The driver's own.
+        desk: Where workers report.
+        examiner: Tests and saves what they make.
+        saver: Makes checkpoints; None for none.
+        tally: Adds up what they report.
+        in_group: They exchange together.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        plan: DistributedPlan,
+        solver: Solver,
+        desk: Desk,
+        examiner: Examiner,
+        saver: Saver | None,
+        tally: Tally,
+        *,
+        in_group: bool,
+    ) -> None:
+        self._cluster, self._plan, self._solver, self._desk = cluster, plan, solver, desk
+        self._examiner, self._saver, self._tally = examiner, saver, tally
+        self._in_group = in_group
+
+    def run(self, tasks: Sequence[WorkerTask]) -> None:
+        """Run the tasks to their end.
+
+        Raises:
+            LostWorkerError: Workers were lost, and the cluster does not replace them.
+            TrainerError: A worker failed, in its own words; or the cluster cannot run them.
+        """
+        self._desk.roster.begin()
+        run = _Background(
+            lambda: self._cluster.run(run_worker, tasks, self._desk, in_group=self._in_group)
+        )
+        try:
+            self._attend(run)
+        except BaseException:
+            self._desk.request_stop()
+            self._desk.close()
+            self._cluster.cancel()
+            run.thread.join(_JOIN_S)
+            raise
+        finally:
+            if self._saver is not None:
+                self._saver.complete()
+                self._saver.discard()
+        if run.error is not None and not self._desk.roster.is_over_without_some:
+            raise self._reason(run.error) from run.error
+
+    def center(self) -> Milestone:
+        """Return the centre as it is, and where the run is by it."""
+        center = self._desk.center
+        return Milestone(self._plan.progress(center.worker_iterations), center.copy())
+
+    def _attend(self, run: _Background) -> None:
+        """Pass on wishes and take what comes, until the workers have ended and all is taken."""
+        is_over = is_cancelled = False
+        while not is_over:
+            is_over = not run.thread.is_alive()
+            self._obey(self._solver.poll())
+            milestone = self._desk.next_milestone(0 if is_over else _TICK_S)
+            for record in self._desk.take_records():
+                self._tally.add(record)
+            self._note_members()
+            if milestone is not None:
+                is_over = False
+                self._reach(milestone)
+            elif not is_over:
+                self._watch()
+                self._save()
+            if self._desk.roster.is_over_without_some and not is_cancelled:
+                is_cancelled = True
+                self._cluster.cancel()  # the tasks of those that were dropped
+
+    def _note_members(self) -> None:
+        for worker, member in zip(self._tally.workers, self._desk.roster.members, strict=True):
+            worker.host = member.place.host
+
+    def _obey(self, action: Action) -> None:
+        if action is Action.SNAPSHOT and not self._in_group:
+            self._examiner.load(self.center())
+            self._examiner.snapshot()
+            return
+        self._examiner.obey(action)
+        if action is Action.STOP:
+            self._desk.request_stop()
+        elif action is Action.SNAPSHOT:
+            self._desk.request_publication()
+
+    def _reach(self, milestone: Milestone) -> None:
+        metric = self._examiner.reach(milestone)
+        if self._examiner.is_stopping:
+            self._desk.request_stop()
+        if self._saver is None:
+            return
+        if self._in_group:
+            self._saver.add_state(self._solver, metric)
+        elif metric is not None:
+            self._save_center(self._saver, metric)
+        self._saver.complete()
+
+    def _save(self) -> None:
+        """Make a checkpoint that is due, or complete one."""
+        if self._saver is None:
+            return
+        if self._in_group:
+            self._saver.complete()
+        elif self._saver.is_due:
+            self._examiner.load(self.center())
+            self._save_center(self._saver, None)
+
+    def _save_center(self, saver: Saver, metric: float | None) -> None:
+        center = self._desk.center
+        saver.save(self._solver, center.iterations, center.state(), metric)
+
+    def _watch(self) -> None:
+        """Look for workers that have fallen silent, and for a run that has been given up."""
+        roster = self._desk.roster
+        if roster.given_up is not None:
+            raise TrainerError(roster.given_up)
+        for rank in roster.silent(self._plan.straggler_s):
+            self._name(rank)
+            if self._plan.replaces_stragglers:
+                self._replace(rank)
+        limit = self._plan.wait_timeout_s + _GRACE_S
+        silent = roster.silent(limit)
+        if silent:
+            raise TrainerError(
+                f"no word from {', '.join(map(roster.name, silent))} for {limit:g} s: its machine "
+                "is down, the network is cut, or it could not be started; see Spark's log of the "
+                "executors"
+            )
+
+    def _name(self, rank: int) -> None:
+        roster = self._desk.roster
+        member = roster.members[rank]
+        if member.is_named:
+            return
+        member.is_named = True
+        silence = time.monotonic() - member.heard
+        logger.warning(
+            "No word from %s (process %d) for %.0f s: stopped, swapping, or cut off from the "
+            "network? The others %s",
+            *(roster.name(rank), member.place.pid, silence),
+            "wait for it" if self._in_group else "go on",
+        )
+        self._tally.tell("straggler", rank=rank, host=member.place.host, seconds=silence)
+
+    def _replace(self, rank: int) -> None:
+        """End a silent worker; do without it if no other comes in its place."""
+        roster, now = self._desk.roster, time.monotonic()
+        member = roster.members[rank]
+        if self._in_group:
+            raise LostWorkerError(f"{roster.name(rank)} is silent, and was dropped")
+        if member.killed is None:
+            member.killed = now
+            logger.warning("Ending %s, for another to be started", roster.name(rank))
+            self._cluster.end_worker(member.place)
+        elif now - member.killed > self._plan.start_timeout_s:
+            self._desk.drop(rank)
+            self._tally.tell("dropped", rank=rank, host=member.place.host)
+
+    def _reason(self, error: Exception) -> TrainerError:
+        roster = self._desk.roster
+        own = roster.given_up or roster.own_words()
+        if own is not None:
+            return TrainerError(own)
+        loss = roster.loss()
+        if loss is not None:
+            return LostWorkerError(loss)
+        return error if isinstance(error, TrainerError) else TrainerError(str(error))
+
+
+@final
+class _Background:
+    """Something that runs in a thread of its own from now on.
+
+    Attributes:
+        thread: The thread.
+        error: What it ended with, if with an exception.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.error: Exception | None = None
+        self.thread = threading.Thread(
+            target=self._run, args=(action,), daemon=True, name="cluster"
+        )
+        self.thread.start()
+
+    def _run(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever it is, the driver raises it in its own thread
+            self.error = error
