@@ -7,17 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, final
 
 import pyarrow as pa
+import torch
 from pyarrow import flight
 from torch import Tensor
 
 from trainer.errors import TrainerError
+from trainer.links import PeerLostError, Traffic
 from trainer.parameter_server import wire
-from trainer.parameter_server.flight_server import Address
+from trainer.parameter_server.flight_server import PEER_LOST, Address
 
 T = TypeVar("T")
 
 # A call that is lost on the way is made again; the service must take its repetition for one.
-_TRIES = 3
 _PAUSE_S = 1.0
 
 _CHANNEL = [
@@ -29,13 +30,13 @@ _CHANNEL = [
 
 @final
 class FlightClient:
-    """Makes calls to a `FlightService`. Not thread-safe.
+    """Makes calls to a `FlightService`. One thread at a time may make calls that carry tensors.
 
     Args:
         address: The service.
         timeout_s: Deadline of every call.
         whose: Whose service it is, in the words of an error message.
-        tries: How often a call is made, a second apart, while the service cannot be reached.
+        patience_s: How long a service that cannot be reached is tried again.
 
     Raises (every call):
         TrainerError: The service refuses, or does not answer in time.
@@ -46,16 +47,22 @@ class FlightClient:
         address: Address,
         timeout_s: float,
         whose: str = "the driver",
-        tries: int = _TRIES,
+        patience_s: float = 2.5,
     ) -> None:
-        self._token, self._timeout_s, self._tries = address.token, timeout_s, tries
+        self._token, self._timeout_s = address.token, timeout_s
+        self._patience_s = patience_s
+        self._sent = self._received = 0
         self._where = f"{whose} at {address}"
         self._client = flight.connect(
             address.location, tls_root_certs=address.certificate, generic_options=_CHANNEL
         )
 
     def exchange(
-        self, call: str, fields: Mapping[str, Any], tensors: Sequence[Tensor]
+        self,
+        call: str,
+        fields: Mapping[str, Any],
+        tensors: Sequence[Tensor],
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[dict[str, Any], Tensor]:
         """Make a call that carries tensors.
 
@@ -63,22 +70,28 @@ class FlightClient:
             call: Its name.
             fields: JSON values.
             tensors: Flat; sent one after the other.
+            dtype: In which they are sent, and come back.
 
         Returns:
-            JSON values, and all values of the tensors that came, flat.
+            JSON values, and all values of the tensors that came, flat: as float64 where that was
+            asked for, else as float32.
         """
-        descriptor = flight.FlightDescriptor.for_command(wire.encode({"call": call, **fields}))
+        command = {"call": call, "dtype": wire.name_of(dtype), **fields}
+        descriptor = flight.FlightDescriptor.for_command(wire.encode(command))
 
         def once() -> tuple[dict[str, Any], Tensor]:
             writer, reader = self._client.do_exchange(descriptor, self._options())
             with writer:
-                writer.begin(wire.SCHEMA)
-                wire.send(writer, tensors)
+                writer.begin(wire.SCHEMAS[dtype])
+                wire.send(writer, tensors, dtype)
                 writer.done_writing()
                 answer = wire.receive_message(reader)
-                return answer, wire.receive(reader, answer["size"])
+                return answer, wire.receive(reader, answer["size"], dtype)
 
-        return self._patiently(once)
+        answer, flat = self._patiently(once)
+        self._sent += dtype.itemsize * sum(tensor.numel() for tensor in tensors)
+        self._received += dtype.itemsize * flat.numel()
+        return answer, flat
 
     def act(self, call: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Make a call that carries JSON values only, and return those of the answer."""
@@ -90,6 +103,11 @@ class FlightClient:
 
         return self._patiently(once)
 
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes of tensors that calls have carried so far, each call counted once."""
+        return Traffic(self._sent, self._received)
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
@@ -99,25 +117,30 @@ class FlightClient:
         return flight.FlightCallOptions(self._timeout_s, headers=[(b"authorization", token)])
 
     def _patiently(self, once: Callable[[], T]) -> T:
-        reason = ""
-        for _ in range(self._tries):
+        deadline = time.monotonic() + self._patience_s
+        while True:
             try:
                 return once()
             except flight.FlightUnavailableError as error:
-                reason = _message(error)
+                if time.monotonic() >= deadline:
+                    raise TrainerError(
+                        f"{self._where} cannot be reached: it has ended, or the network is down "
+                        f"({_error(error)})"
+                    ) from error
                 time.sleep(_PAUSE_S)
             except flight.FlightTimedOutError as error:
                 raise TrainerError(
                     f"{self._where} did not answer in {self._timeout_s:g} s"
                 ) from error
             except (pa.ArrowException, OSError) as error:
-                raise TrainerError(_message(error)) from error
-        raise TrainerError(
-            f"{self._where} cannot be reached: it has ended, or the network is down ({reason})"
-        )
+                raise _error(error) from error
 
 
-def _message(error: Exception) -> str:
-    """Return the service's own message, without gRPC's ornaments."""
+def _error(error: Exception) -> TrainerError:
+    """Return the service's own error, or what Flight says without gRPC's ornaments."""
     own: bytes = getattr(error, "extra_info", b"")
-    return own.decode() or str(error).split(". Detail:")[0]
+    if not own:
+        return TrainerError(str(error).split(". Detail:")[0])
+    said = wire.decode(own)
+    kind = PeerLostError if said["kind"] == PEER_LOST else TrainerError
+    return kind(said["message"])
