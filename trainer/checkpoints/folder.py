@@ -190,7 +190,8 @@ class Folder:
     def _message(self, doing: str, name: str, error: Exception) -> str:
         remedy = _ERRNO_REMEDIES.get(getattr(error, "errno", None) or 0, self._remedy)
         where = f"{self.uri}/{name}" if name else self.uri
-        return f"{where}: {doing} failed ({error}): {remedy}"
+        reason = str(error).partition("\n")[0]  # libhdfs names a page of places
+        return f"{where}: {doing} failed ({reason}): {remedy}"
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
