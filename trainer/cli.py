@@ -30,6 +30,7 @@ from trainer.commands import (
 )
 from trainer.errors import TrainerError, UsageError
 from trainer.extensions import install_named
+from trainer.run_store import resumed_words
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -85,8 +86,10 @@ def _run(make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str]
     words = [_long_flag(word) for word in argv]
     _prepare_streams()
     try:
+        words = resumed_words(words)
         install_named(words)
         args = make_parser().parse_args(words)
+        args.words = words[1:] if words[:1] == ["train"] else words
         status = int(args.run(args))
         sys.stdout.flush()
         return status

@@ -18,13 +18,13 @@ from solvers.settings import train_choice
 from trainer.checkpoints import open_store
 from trainer.cluster import open_cluster
 from trainer.cluster.base import Cluster
-from trainer.errors import LostWorkerError, TrainerError
+from trainer.errors import LostWorkerError
 from trainer.examiner import Examiner
 from trainer.parameter_server.desk import Desk, Given
 from trainer.parameter_server.shared import shared_file
 from trainer.plan import Checkpoints, DistributedPlan
 from trainer.plan_rules import check_features
-from trainer.saving import Restart, Saver
+from trainer.saving import Restart, Saver, restore
 from trainer.strategies import Strategy, get_strategy
 from trainer.strategies.arithmetic import Layout
 from trainer.submission import Submission
@@ -219,9 +219,8 @@ class _Run:
         if latest is None:
             return self._first
         self._plan = replace(self._plan, start_iteration=latest.iteration)
-        restart = Restart(latest, self._plan)
-        restart.restore(self._solver)
-        return self._given(restart)
+        restore(self._solver, latest)
+        return self._given(Restart(latest, self._plan))
 
     def _given(self, restart: Restart | None) -> Given:
         """Return what a submission begins with from where the driver's solver is."""

@@ -44,6 +44,9 @@ def describe(
         lines.append(f"tests      every {param.test_interval} iterations")
     when = f"every {param.snapshot} iterations and " if param.snapshot else ""
     lines.append(f"snapshots  {param.snapshot_prefix}_iter_N.caffemodel, {when}at the end")
+    if plan is not None:
+        where = plan.checkpoints.uri if plan.checkpoints else "none"
+        lines.append(f"checkpoints {where}")
     lines.append(f"metrics    {metrics_path(param)}")
     return lines
 

@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from solvers import Callback, Solver
 from trainer.caffe_log import log_lines
-from trainer.coordinator import run_distributed
+from trainer.coordinator import RunResult, run_distributed
 from trainer.data.feed import open_feed
 from trainer.describe import metrics_path
 from trainer.device import log_gpus
@@ -22,7 +23,14 @@ from trainer.metrics import MetricsCallback, MetricsFile
 from trainer.plan import DistributedPlan
 from trainer.progress import ProgressBar
 from trainer.recipe import Recipe
+from trainer.run_store import RunStore
+from trainer.saving import restore
 from trainer.signals import SignalPoll
+from trainer.tally import Observer
+from trainer.workers_table import workers_table
+
+if TYPE_CHECKING:
+    from trainer.checkpoints.store import CheckpointStore
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +43,11 @@ def launch(
     seed: int,
     data_dir: Path | None,
     snapshot: str | None,
+    runs: RunStore | None,
     poll: SignalPoll,
     log_to_file: bool,
     log_to_terminal: bool,
-) -> str:
+) -> Result:
     """Train a recipe to its `max_iter`.
 
     Args:
@@ -48,13 +57,14 @@ def launch(
         seed: Of fillers, Dropout and random transforms.
         data_dir: Where to look for databases that are not where the net says.
         snapshot: State to resume, or None.
+        runs: Where a run with workers saves itself, and perhaps goes on from.
         poll: Signals.
         log_to_file: Write Caffe's log lines beside the snapshots.
         log_to_terminal: Write them to standard error even if that is a terminal; elsewhere they
             always go there.
 
     Returns:
-        How it ended, in words.
+        How it ended.
 
     Raises:
         PrototxtError, SolverError, TrainerError: Something cannot be built, read or written.
@@ -78,11 +88,14 @@ def launch(
         if snapshot is not None:
             logger.info("Resuming from %s", snapshot)
             solver.restore(snapshot)
-        metrics = MetricsFile(
-            metrics_path(recipe.param), recipe.batch_size, is_resumed=snapshot is not None
-        )
+        store = None if runs is None else runs.open(seed, recipe)
+        checkpoint = None if runs is None else runs.checkpoint
+        if checkpoint is not None:
+            restore(solver, checkpoint)
+        is_resumed = snapshot is not None or checkpoint is not None
+        metrics = MetricsFile(metrics_path(recipe.param), recipe.batch_size, is_resumed=is_resumed)
         stack.callback(metrics.close)
-        result = _Result(solver)
+        result = Result(solver)
         solver.callbacks += [MetricsCallback(metrics), result]
         bar: ProgressBar | None = None
         if shows_bar:
@@ -96,9 +109,29 @@ def launch(
             solver.solve()
         else:
             observer = _WorkersObserver(metrics, bar)
-            run_distributed(solver, plan, observer=observer, net=recipe.net, poll=poll)
+            run = run_distributed(
+                solver,
+                plan,
+                observer=observer,
+                net=recipe.net,
+                poll=poll,
+                store=store,
+                checkpoint=checkpoint,
+            )
+            result.workers = _report(run, observer, store)
         logger.info("Optimization Done.")
-        return str(result)
+        return result
+
+
+def _report(run: RunResult, observer: Observer, store: CheckpointStore | None) -> list[str]:
+    """Write down what the workers did, and that the run has come to its end; return the table."""
+    observer.on_event("end", run.iteration, {"workers": [asdict(each) for each in run.workers]})
+    table = workers_table(run.workers)
+    for line in table:
+        logger.info("%s", line)
+    if store is not None and not run.is_stopped_early:
+        store.finish()
+    return table
 
 
 def _make_folder(folder: Path) -> None:
@@ -111,18 +144,25 @@ def _make_folder(folder: Path) -> None:
 
 
 @final
-class _Result(Callback):
-    """Remembers the last test and snapshot."""
+class Result(Callback):
+    """How a run ended: the last test and snapshot as a string, and what its workers did.
+
+    Attributes:
+        workers: Lines of a table; none for a run in one process.
+    """
 
     def __init__(self, solver: Solver) -> None:
         self._solver, self._start = solver, time.monotonic()
         self._outputs: dict[str, float] = {}
         self._state: Path | None = None
+        self.workers: list[str] = []
 
     def on_test(self, solver: Solver, results: Sequence[dict[str, float]]) -> None:
+        """Remember the outputs."""
         self._outputs = results[0] if results else {}
 
     def on_snapshot(self, solver: Solver, path: Path) -> None:
+        """Remember the path."""
         self._state = path
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@ from trainer.strategies.base import Options
 IN_PROCESS = "in-process"
 ENCRYPTION = ("auto", "on", "off")
 EXCHANGE_DTYPES = ("float32", "float16", "bfloat16")
+NO_CHECKPOINTS = "none"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Checkpoints:
     """
 
     uri: str
-    keep: int = 3
+    keep: int = 2
     interval_s: float | None = None
 
     def __post_init__(self) -> None:

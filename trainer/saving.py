@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # they need pyarrow, which a run without checkpoints does not
 
 logger = logging.getLogger(__name__)
 
-STATE = "state"
+_STATE = "state"
 _CENTER = "center.arrow"
 _SMALL_PARAMETERS = 1_000_000
 _LARGE_INTERVAL_S, _FREQUENT_INTERVAL_S = 60.0, 1.0
@@ -211,12 +211,24 @@ def _interval(plan: DistributedPlan, strategy: Strategy[Any, Any], size: int) ->
 
 def _write_solver(pending: Pending, solver: Solver) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for path in write_files(solver, Path(folder, STATE)):
+        for path in write_files(solver, Path(folder, _STATE)):
             pending.copy_from(path)
 
 
 def _file_of(rank: int) -> str:
     return f"rank_{rank}.arrow"
+
+
+def restore(solver: Solver, checkpoint: Checkpoint) -> None:
+    """Bring the driver's solver to where a checkpoint was made.
+
+    Raises:
+        TrainerError, SolverError, PrototxtError: It is damaged, or of another net or solver.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        names = [name for name in checkpoint.names if name.startswith(_STATE)]
+        checkpoint.copy_to(Path(folder), names)
+        solver.restore(Path(folder, f"{_STATE}.solverstate"))
 
 
 @final
@@ -236,13 +248,6 @@ class Restart:
             and values.get("workers") == plan.num_workers
             and values.get("per_worker") == plan.per_worker
         )
-
-    def restore(self, solver: Solver) -> None:
-        """Bring the driver's solver to where the checkpoint was made."""
-        with tempfile.TemporaryDirectory() as folder:
-            names = [name for name in self._checkpoint.names if name.startswith(STATE)]
-            self._checkpoint.copy_to(Path(folder), names)
-            solver.restore(Path(folder, f"{STATE}.solverstate"))
 
     @property
     def iterations(self) -> list[int]:

@@ -62,23 +62,41 @@ class CheckpointStore:
     def write_run(self, values: Mapping[str, Any], *, resumes: bool = False) -> None:
         """Take the store for this run; one that wrote into it before can complete no more.
 
+        Checkpoints of a run that has finished are removed, unless this one resumes it.
+
         Args:
             values: How the run was started, JSON values.
             resumes: The run goes on from what is there.
 
         Raises:
-            UsageError: It holds checkpoints, and the run does not resume.
+            UsageError: It holds checkpoints of a run that has not finished, and this one does not
+                resume it.
             TrainerError: The file system refuses.
         """
         if not resumes and (found := self.all()):
-            raise UsageError(
-                f"{self.uri}: expected a folder without checkpoints; it has {len(found)}, the"
-                f" newest of iteration {found[-1].iteration}: resume that run, or choose another"
-                " folder"
-            )
+            content = self._read_run() or {}
+            if not content.get("finished"):
+                raise UsageError(
+                    f"{self.uri}: it holds a run that has not finished, saved at iteration "
+                    f"{found[-1].iteration}: go on with `train --resume {self.uri}`, or give "
+                    "--checkpoints another folder, or remove this one"
+                )
+            for checkpoint in found:
+                self._remove(checkpoint.name)
+        self._write_run(dict(values), finished=False)
+
+    def finish(self) -> None:
+        """Note that the run has come to its end.
+
+        Raises:
+            TrainerError: The file system refuses.
+        """
+        self._write_run(self.read_run() or {}, finished=True)
+
+    def _write_run(self, values: Mapping[str, Any], *, finished: bool) -> None:
         writer = f"process {os.getpid()} on {socket.gethostname()}"
-        content = {"run": self.run, "writer": writer, "started": _now(), "values": dict(values)}
-        self._folder.write(RUN, seal(content))
+        content = {"run": self.run, "writer": writer, "started": _now(), "finished": finished}
+        self._folder.write(RUN, seal({**content, "values": dict(values)}))
 
     def read_run(self) -> dict[str, Any] | None:
         """Return the values of the last `write_run`, None if there are none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 _LAST_PORT = 65535
 _YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
@@ -38,6 +39,24 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more; received {text}")
     return int(text)
+
+
+def not_negative(text: str) -> int:
+    """Return the number that a flag's value is, 0 or more: argparse's `type`."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected 0 or more; received {text}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Return the seconds that a flag's value is, 0 or more: argparse's `type`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more; received {text}")
+    return value
 
 
 def port(text: str) -> int:
