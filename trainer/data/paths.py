@@ -14,6 +14,7 @@ _MAKEABLE_SETS = {
     "mnist_siamese": "siamese",
     "mnist": "mnist",
 }
+_RANK = "{rank}"
 _BORDER = re.compile(r"_train_pad(\d+)_")
 
 
@@ -22,19 +23,46 @@ def find_data(name: str, data_dir: Path | None) -> Path:
 
     Args:
         name: As a prototxt gives it, relative to the working directory.
-        data_dir: Folder to look in for the last part of `name`.
+        data_dir: Folder to look in for the last part of `name`; of worker 0, if each has its own.
 
     Raises:
         DataError: It is at neither place.
     """
     candidates = [Path(name)]
-    if data_dir is not None:
-        candidates.append(data_dir / Path(name).name)
+    folder = shard_folder(data_dir, 0)
+    if folder is not None:
+        candidates.append(folder / Path(name).name)
     for candidate in candidates:
         if _exists(candidate):
             return candidate
     looked = " and ".join(str(candidate.absolute()) for candidate in candidates)
     raise DataError(f"{name} does not exist; looked at {looked}. {_remedy(name)}")
+
+
+def is_sharded(data_dir: Path | None) -> bool:
+    """Return whether each of several workers has a folder of its own."""
+    return data_dir is not None and _RANK in str(data_dir)
+
+
+def shard_folder(data_dir: Path | None, rank: int) -> Path | None:
+    """Return `data_dir` as it is for worker `rank`."""
+    return None if data_dir is None else Path(str(data_dir).replace(_RANK, str(rank)))
+
+
+def find_shard(name: str, folder: Path) -> Path:
+    """Return the file or folder inside a worker's own `folder` under the last part of `name`.
+
+    Raises:
+        DataError: There is none.
+    """
+    shard = folder / Path(name).name
+    if not _exists(shard):
+        raise DataError(
+            f"{name}: this worker expects its shard at {shard.absolute()}, which does not exist:"
+            f" put it there on the worker's machine, use fewer workers, or take {_RANK} out of"
+            " --data to have all workers share what is there"
+        )
+    return shard
 
 
 def find_listed(root: str, name: str, data_dir: Path | None) -> Path:

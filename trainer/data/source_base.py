@@ -16,7 +16,7 @@ from prototxt_parser.layers.registry import layer_class
 from prototxt_parser.proto import caffe_pb2
 from trainer.data.entry_range import entry_range
 from trainer.data.mean_file import MeanImage, read_mean
-from trainer.data.paths import find_data
+from trainer.data.paths import find_data, find_shard, is_sharded, shard_folder
 from trainer.errors import DataError, UsageError
 
 
@@ -63,7 +63,9 @@ class Share:
         stream: Tells the layers of a net and the workers of a run apart.
         rank: Which worker.
         world_size: Number of workers.
-        data_dir: Where else to look for files.
+        data_dir: Where else to look for files. If `{rank}` is in it, each of several workers has a
+            folder of its own, and reads all that is there.
+        has_shard: It is this worker's own folder.
     """
 
     seed: int
@@ -71,13 +73,28 @@ class Share:
     rank: int = 0
     world_size: int = 1
     data_dir: Path | None = None
+    has_shard: bool = False
 
     def in_phase(self, phase: int) -> Share:
         """Return what this worker reads: its own part in the TRAIN phase, else all there is."""
         if phase != caffe_pb2.TRAIN:
-            return replace(self, rank=0, world_size=1)
+            return replace(self, rank=0, world_size=1, data_dir=shard_folder(self.data_dir, 0))
         # Workers of one run share the seed and must not share the random numbers.
-        return replace(self, stream=self.stream + (self.rank << 32))
+        own = replace(self, stream=self.stream + (self.rank << 32))
+        if not is_sharded(self.data_dir):
+            return own
+        folder, has_shard = shard_folder(self.data_dir, self.rank), self.world_size > 1
+        return replace(own, rank=0, world_size=1, data_dir=folder, has_shard=has_shard)
+
+    def find(self, source: str) -> Path:
+        """Return the path of the database or list that a layer names.
+
+        Raises:
+            DataError: It is not there.
+        """
+        if self.has_shard and self.data_dir is not None:
+            return find_shard(source, self.data_dir)
+        return find_data(source, self.data_dir)
 
     def part_of(self, path: Path, count: int) -> tuple[int, int]:
         """Return the first of `count` entries that this worker reads, and the one after its last.
@@ -121,7 +138,7 @@ class Source(ABC):
         with self._named_errors():
             _check_settings(spec)
             source: str = getattr(spec.param, spec.settings_field).source
-            self._path = find_data(source, share.data_dir)
+            self._path = self._share.find(source)
 
     @property
     def position(self) -> Position:
