@@ -129,11 +129,11 @@ def _package(folder: Path) -> dict[str, Path]:
     """Return the modules of a package and its subpackages by their path in an archive."""
     if not (folder / "__init__.py").is_file():
         raise TrainerError(f"{folder}: no package there to send to the workers")
-    return {
-        place.relative_to(folder.parent).as_posix(): place
-        for place in sorted(folder.rglob("*.py"))
-        if (place.parent / "__init__.py").is_file()
-    }
+    parts = [part for part in folder.iterdir() if (part / "__init__.py").is_file()]
+    own = {place.relative_to(folder.parent).as_posix(): place for place in folder.glob("*.py")}
+    for part in parts:
+        own |= {f"{folder.name}/{path}": place for path, place in _package(part).items()}
+    return own
 
 
 def _write(files: Mapping[str, Path], folder: Path, stem: str) -> Path:
