@@ -257,11 +257,11 @@ def exchange_raw(address: Address, command: bytes, batch: pa.RecordBatch) -> Non
             reader.read_chunk()
 
 
-NULLS = pa.record_batch([pa.array([1.0, None], pa.float32())], schema=wire.SCHEMA)
+NULLS = pa.record_batch([pa.array([1.0, None], pa.float32())], schema=wire.SCHEMAS[torch.float32])
 STRINGS = pa.record_batch([pa.array(["a", "b"])], names=["values"])
 PUSH = json.dumps(
     {"call": "exchange", "rank": 0, "attempt": 1, "sequence": 1, "iteration": 1}
-    | {"move": {"rule": "elastic", "rate": 0.5}, "is_answered": True}
+    | {"move": {"rule": "elastic", "rate": 0.5}, "is_answered": True, "dtype": "float32"}
 ).encode()
 
 

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
-from trainer.links import Control, Move, Place, Pull, Record, Start
+from trainer.links import Control, DriverLink, Move, Place, Pull, Record, Start, Traffic
 from trainer.parameter_server.flight_client import FlightClient
 from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.shared import map_shared
@@ -17,7 +18,9 @@ from trainer.parameter_server.shared import map_shared
 
 @final
 class FlightLink:
-    """A `DriverLink` over Arrow Flight. Not thread-safe.
+    """A `DriverLink` over Arrow Flight.
+
+    One thread may report and another make the other calls.
 
     Args:
         address: The driver's service.
@@ -30,12 +33,18 @@ class FlightLink:
 
     def __init__(self, address: Address, rank: int, timeout_s: float) -> None:
         self._client, self._rank = FlightClient(address, timeout_s), rank
-        self._attempt = self._sequence = 0
+        self._attempt = self._sequence = self._meetings = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        """See `DriverLink.traffic`."""
+        return self._client.traffic
 
     def start(self, place: Place) -> Start:
         """See `DriverLink.start`."""
         answer, flat = self._exchange("start", {"place": asdict(place)}, [])
         self._attempt, slots = answer["attempt"], answer["history"]
+        self._sequence = self._meetings = 0
         parameters, *more = flat.view(1 + slots + answer["extra"], -1)
         kept = more[:slots], more[slots:], answer["values"]
         return Start(self._attempt, answer["iteration"], parameters, *kept)
@@ -49,7 +58,8 @@ class FlightLink:
             **{"sequence": self._sequence, "iteration": iteration},
             **{"move": asdict(move), "is_answered": is_answered},
         }
-        answer, center = self._exchange("exchange", fields, [sent] if sent.numel() else [])
+        tensors, dtype = [sent] if sent.numel() else [], sent.dtype
+        answer, center = self._exchange("exchange", fields, tensors, dtype)
         return Pull(center.to(sent.device), answer["staleness"])
 
     def fetch(self) -> Tensor:
@@ -64,6 +74,18 @@ class FlightLink:
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
         """See `DriverLink.publish`."""
         self._exchange("publish", {"iteration": iteration}, [parameters, *history])
+
+    def deposit(self, iteration: int, values: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
+        """See `DriverLink.deposit`."""
+        fields = {"iteration": iteration, "values": dict(values), "tensors": len(tensors)}
+        self._exchange("deposit", fields, tensors)
+
+    def meet(self, tensor: Tensor) -> None:
+        """See `DriverLink.meet`."""
+        self._meetings += 1
+        fields, flat = {"number": self._meetings, "size": tensor.numel()}, tensor.reshape(-1)
+        mean = self._exchange("meet", fields, [flat], tensor.dtype)[1]
+        tensor.copy_(mean.view(tensor.shape))
 
     def report(self, records: Sequence[Record]) -> Control:
         """See `DriverLink.report`."""
@@ -83,9 +105,13 @@ class FlightLink:
         self._client.close()
 
     def _exchange(
-        self, call: str, fields: Mapping[str, Any], tensors: Sequence[Tensor]
+        self,
+        call: str,
+        fields: Mapping[str, Any],
+        tensors: Sequence[Tensor],
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[dict[str, Any], Tensor]:
-        return self._client.exchange(call, {**self._identity, **fields}, tensors)
+        return self._client.exchange(call, {**self._identity, **fields}, tensors, dtype)
 
     def _act(self, call: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         return self._client.act(call, {**self._identity, **fields})
@@ -93,3 +119,23 @@ class FlightLink:
     @property
     def _identity(self) -> dict[str, Any]:
         return {"rank": self._rank, "attempt": self._attempt}
+
+
+@final
+class FlightGroup:
+    """A `Group` whose workers average through the driver, over TLS if its service speaks it.
+
+    Args:
+        link: This worker's connection to the driver.
+        size: Number of workers.
+
+    Attributes:
+        size: Number of workers.
+    """
+
+    def __init__(self, link: DriverLink, size: int) -> None:
+        self._link, self.size = link, size
+
+    def mean_(self, tensor: Tensor) -> None:
+        """See `Group.mean_`. Two ranks give the same bits in any order; more may differ by one."""
+        self._link.meet(tensor)

@@ -17,6 +17,7 @@ from trainer.links import Control, Deposit, Place, Pull, Record, Start
 from trainer.parameter_server.books import Push
 from trainer.parameter_server.center import Center
 from trainer.parameter_server.center_file import CenterFile
+from trainer.parameter_server.meeting import Meeting
 from trainer.parameter_server.roster import Roster
 from trainer.plan import DistributedPlan, Milestones
 from trainer.strategies.arithmetic import Layout
@@ -97,6 +98,7 @@ class Desk:
 
     Attributes:
         center: The centre; in a synchronous run only where workers begin.
+        meeting: Where workers average, if not among themselves.
         roster: Who the workers are.
         home: Host of the driver.
         file: See above.
@@ -124,6 +126,7 @@ class Desk:
             wait_s=plan.wait_timeout_s,
             watch=self._watch,
         )
+        self.meeting = Meeting(plan.num_workers, plan.wait_timeout_s)
         self.roster = Roster(plan.num_workers, plan.task_attempts)
         self._changed = threading.Condition()
         self._records: deque[dict[str, Any]] = deque()
@@ -266,6 +269,7 @@ class Desk:
     def close(self) -> None:
         """Let nobody wait any more."""
         self.center.close()
+        self.meeting.close()
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

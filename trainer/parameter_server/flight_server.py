@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hmac
 import ipaddress
+import json
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,11 +14,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from pyarrow import flight
 from torch import Tensor
 
 from trainer.errors import TrainerError
+from trainer.links import PeerLostError
 from trainer.parameter_server import wire
+
+logger = logging.getLogger(__name__)
+
+# The kind of a `PeerLostError` on its way to the client.
+PEER_LOST = "peer lost"
+# Bytes of an error's message: all that gRPC says at the end of a call has room in 8 KiB.
+_LONGEST_MESSAGE = 2000
 
 # A call that carries tensors, given its command, and a reader and a writer of Flight's.
 ExchangeCall = Callable[[dict[str, Any], Any, Any], None]
@@ -173,12 +184,24 @@ def make_endpoint(host: str, port: int, *, encrypted: bool) -> Endpoint:
     return Endpoint(Address(host, port, token, identity.certificate), identity.key)
 
 
-def answer(writer: Any, message: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
-    """Answer a call that carries tensors: a JSON message, and flat tensors one after the other."""
-    writer.begin(wire.SCHEMA)
+def answer(
+    writer: Any,
+    message: Mapping[str, Any],
+    tensors: Sequence[Tensor],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Answer a call that carries tensors.
+
+    Args:
+        writer: Of Flight.
+        message: JSON values.
+        tensors: Flat; sent one after the other.
+        dtype: In which; they are rounded to it.
+    """
+    writer.begin(wire.SCHEMAS[dtype])
     size = sum(tensor.numel() for tensor in tensors)
     writer.write_metadata(wire.encode({**message, "size": size}))
-    wire.send(writer, tensors)
+    wire.send(writer, tensors, dtype)
 
 
 def integer(command: Mapping[str, Any], name: str, *, least: int = 0) -> int:
@@ -236,8 +259,21 @@ def _errors_as_flight() -> Iterator[None]:
     """Send our errors whole, in `extra_info`, and a caller's mistakes by name."""
     try:
         yield
+    except flight.FlightError:  # the caller has gone
+        raise
     except TrainerError as error:
-        raise flight.FlightServerError(str(error), str(error).encode()) from error
-    except (KeyError, TypeError, ValueError) as error:
+        raise _as_flight(str(error), error) from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         message = f"a call that this service does not understand: {error!r}"
-        raise flight.FlightServerError(message, message.encode()) from error
+        raise _as_flight(message, error) from error
+    except Exception as error:
+        logger.exception("A call failed")
+        raise _as_flight(f"an error in the service, see its log: {error!r}", error) from error
+
+
+def _as_flight(message: str, error: Exception) -> Any:
+    """Return what Flight sends: the message, and the kind of the error if its catchers ask."""
+    short = message.encode()[:_LONGEST_MESSAGE].decode(errors="ignore")
+    kind = PEER_LOST if isinstance(error, PeerLostError) else ""
+    details = json.dumps({"message": short, "kind": kind}, ensure_ascii=False)
+    return flight.FlightServerError(short[: _LONGEST_MESSAGE // 8], details.encode())

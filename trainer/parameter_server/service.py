@@ -7,6 +7,9 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any, final
 
+from torch import Tensor
+
+from trainer.errors import TrainerError
 from trainer.links import Move, Place
 from trainer.parameter_server import flight_server, wire
 from trainer.parameter_server.books import Push
@@ -18,6 +21,10 @@ from trainer.parameter_server.flight_server import (
     answer,
     integer,
 )
+from trainer.parameter_server.moves import check_finite
+
+# Values that workers may average beside those of the net: how far they are.
+_FIGURES = 64
 
 
 @contextmanager
@@ -57,6 +64,8 @@ class Service(FlightService):
                 "exchange": self._exchange,
                 "fetch": self._fetch,
                 "publish": self._publish,
+                "deposit": self._deposit,
+                "meet": self._meet,
             },
             actions={
                 "report": self._report,
@@ -86,8 +95,9 @@ class Service(FlightService):
         move = Move(command["move"]["rule"], float(command["move"]["rate"]))
         push = Push(rank, attempt, sequence, iteration, move, bool(command["is_answered"]))
         size = 0 if move.rule == "count" else self._desk.center.size
-        pull = self._desk.exchange(push, wire.receive(reader, size))
-        answer(writer, {"staleness": pull.staleness}, [pull.center])
+        dtype = wire.dtype_of(command)
+        pull = self._desk.exchange(push, wire.receive(reader, size, dtype))
+        answer(writer, {"staleness": pull.staleness}, [pull.center], dtype)
 
     def _fetch(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         wire.receive(reader, 0)
@@ -111,6 +121,34 @@ class Service(FlightService):
         self._desk.publish(rank, attempt, integer(command, "iteration"), parameters, history)
         answer(writer, {}, [])
 
+    def _deposit(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
+        rank, attempt = integer(command, "rank"), integer(command, "attempt")
+        iteration, count = integer(command, "iteration"), integer(command, "tensors")
+        values = dict(command["values"])
+        parts = wire.receive_parts(reader, count * self._desk.center.size)
+        finite = _finite(parts, iteration)
+        self._desk.deposit(rank, attempt, iteration, values, finite)
+        for _ in finite:  # so that what came is checked whole
+            pass
+        answer(writer, {}, [])
+
+    def _meet(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
+        rank, attempt = integer(command, "rank"), integer(command, "attempt")
+        size, dtype, center = integer(command, "size"), wire.dtype_of(command), self._desk.center
+        center.check_attempt(rank, attempt)
+        if size > center.size + _FIGURES:
+            raise TrainerError(f"expected at most {center.size} values; received {size}")
+
+        parts = _finite(wire.receive_parts(reader, size, dtype), center.iterations[rank])
+
+        def bring() -> Tensor:
+            return wire.joined(parts, size, dtype)
+
+        mean = self._desk.meeting.meet(rank, attempt, integer(command, "number"), bring)
+        for _ in parts:  # of a call that was made again
+            pass
+        answer(writer, {}, [mean], dtype)
+
     def _report(self, command: dict[str, Any]) -> dict[str, Any]:
         records = [dict(record) for record in command["records"]]
         control = self._desk.report(integer(command, "rank"), integer(command, "attempt"), records)
@@ -129,3 +167,9 @@ class Service(FlightService):
             bool(command["is_lost_peer"]),
         )
         return {}
+
+
+def _finite(parts: Iterator[Tensor], iteration: int) -> Iterator[Tensor]:
+    for part in parts:
+        check_finite(part, iteration)
+        yield part

@@ -1,4 +1,4 @@
-"""How calls look on the wire: JSON values, and float32 buffers without a copy. Never pickle.
+"""How calls look on the wire: JSON values, and buffers of numbers without a copy. Never pickle.
 
 A call that carries tensors is one Flight DoExchange. The request is a JSON command in the
 descriptor and the tensors, one after the other, as chunks of a single column; the answer is a JSON
@@ -8,23 +8,49 @@ message and again chunks. Calls without tensors are Flight actions with JSON bod
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
+from trainer.compression import narrowed
 from trainer.errors import TrainerError
 
-SCHEMA = pa.schema([pa.field("values", pa.float32(), nullable=False)])
+# Of this protocol; whoever changes a call counts it up.
+VERSION = 2
 
-_CHUNK = 1 << 22  # values, 16 MiB: far below gRPC's limit of 2 GiB per message
+# Tensors travel as one of these; Arrow has no bfloat16, so that goes as its bits.
+_ARROW_TYPES = {
+    torch.float32: pa.float32(),
+    torch.float64: pa.float64(),
+    torch.float16: pa.float16(),
+    torch.bfloat16: pa.uint16(),
+}
+_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in _ARROW_TYPES}
+SCHEMAS = {
+    dtype: pa.schema(
+        [pa.field("values", arrow_type, nullable=False)], {"dtype": str(dtype)[len("torch.") :]}
+    )
+    for dtype, arrow_type in _ARROW_TYPES.items()
+}
+
+# Bytes of JSON in a call, or in its answer.
+_LIMIT = 1 << 20
+_CHUNK = 1 << 22  # values, 16 MiB of float32: far below gRPC's limit of 2 GiB per message
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """Return a message as JSON bytes."""
-    return json.dumps(message).encode()
+    """Return a message as JSON bytes.
+
+    Raises:
+        TrainerError: It is too long for a call.
+    """
+    raw = json.dumps(message).encode()
+    _check_length(raw)
+    return raw
 
 
 def decode(raw: bytes) -> dict[str, Any]:
@@ -33,6 +59,7 @@ def decode(raw: bytes) -> dict[str, Any]:
     Raises:
         TrainerError: They hold none.
     """
+    _check_length(raw)
     try:
         message = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -42,14 +69,47 @@ def decode(raw: bytes) -> dict[str, Any]:
     return message
 
 
-def send(writer: Any, tensors: Sequence[Tensor]) -> None:
-    """Write flat tensors to a begun Flight stream."""
+def _check_length(raw: bytes) -> None:
+    if len(raw) > _LIMIT:
+        raise TrainerError(f"expected a message of at most {_LIMIT} bytes; it has {len(raw)}")
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Return what a command calls a type.
+
+    Raises:
+        TrainerError: Tensors of it do not travel.
+    """
+    if dtype not in SCHEMAS:
+        raise TrainerError(f"expected tensors of {', '.join(_NAMES)}; received {dtype}")
+    return str(dtype).removeprefix("torch.")
+
+
+def dtype_of(command: Mapping[str, Any]) -> torch.dtype:
+    """Return in which type the caller of a command sends its tensors, and wants those it gets.
+
+    Raises:
+        TrainerError: There is no such type.
+    """
+    name = command["dtype"]
+    if not isinstance(name, str) or name not in _NAMES:
+        raise TrainerError(f"expected a dtype of {', '.join(_NAMES)}; received {name!r}")
+    return _NAMES[name]
+
+
+def send(writer: Any, tensors: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> None:
+    """Write flat tensors to a Flight stream that was begun with the schema of `dtype`.
+
+    Raises:
+        TrainerError: A value is too large for `dtype`.
+    """
     for tensor in tensors:
-        values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-        for start in range(0, len(values), _CHUNK):
-            part = values[start : start + _CHUNK]
-            column = pa.Array.from_buffers(pa.float32(), len(part), [None, pa.py_buffer(part)])
-            writer.write_batch(pa.record_batch([column], schema=SCHEMA))
+        for part in torch.split(tensor.detach(), _CHUNK):
+            values = narrowed(part, dtype).cpu().contiguous()
+            bits = values.view(torch.uint16) if dtype == torch.bfloat16 else values
+            buffer = pa.py_buffer(bits.numpy())
+            column = pa.Array.from_buffers(_ARROW_TYPES[dtype], len(part), [None, buffer])
+            writer.write_batch(pa.record_batch([column], schema=SCHEMAS[dtype]))
 
 
 def receive_message(reader: Any) -> dict[str, Any]:
@@ -58,27 +118,64 @@ def receive_message(reader: Any) -> dict[str, Any]:
     return decode(metadata.to_pybytes() if metadata is not None else b"")
 
 
-def receive(reader: Any, size: int) -> Tensor:
+def receive(reader: Any, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Read a flat tensor of `size` values, to the end of the stream.
+
+    Args:
+        reader: Of Flight.
+        size: Number of values.
+        dtype: In which they come.
+
+    Returns:
+        Shape (size,), as float32, or as float64 where that came.
 
     Raises:
         TrainerError: More or fewer values came, or something else.
     """
-    if reader.schema != SCHEMA:
-        raise TrainerError(f"expected a stream of float32 values; received {reader.schema}")
-    flat, done = torch.empty(size), 0
+    return joined(receive_parts(reader, size, dtype), size, dtype)
+
+
+def joined(parts: Iterator[Tensor], size: int, dtype: torch.dtype) -> Tensor:
+    """Return what `receive_parts` yields as one tensor; see `receive`."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    flat, done = torch.empty(size, dtype=wide), 0
+    for part in parts:
+        flat[done : done + len(part)].copy_(part)
+        done += len(part)
+    return flat
+
+
+def receive_parts(reader: Any, size: int, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
+    """Read `size` values in flat parts, to the end of the stream; one part at a time is in memory.
+
+    Args:
+        reader: Of Flight.
+        size: Number of values.
+        dtype: In which they come.
+
+    Yields:
+        What came, to be read and not to be written to: it is Arrow's memory.
+
+    Raises:
+        TrainerError: More or fewer values came, or something else.
+    """
+    schema = reader.schema
+    if not schema.equals(SCHEMAS[dtype]):
+        raise TrainerError(
+            f"expected a stream of {name_of(dtype)} values; received {str(schema)[:200]}"
+        )
+    done = 0
     for chunk in reader:
         if chunk.data is None:
             continue
         _check(chunk.data)
-        if done + chunk.data.num_rows > size:
+        done += chunk.data.num_rows
+        if done > size:
             raise TrainerError(f"expected {size} values; received more")
-        values = chunk.data.column(0).to_numpy()
-        flat.numpy()[done : done + len(values)] = values
-        done += len(values)
+        values = from_dlpack(chunk.data.column(0))
+        yield values.view(torch.bfloat16) if dtype == torch.bfloat16 else values
     if done != size:
         raise TrainerError(f"expected {size} values; received {done}")
-    return flat
 
 
 def _check(batch: Any) -> None:
@@ -87,4 +184,4 @@ def _check(batch: Any) -> None:
     except pa.ArrowException as error:
         raise TrainerError(f"a damaged batch: {error}") from error
     if batch.column(0).null_count:
-        raise TrainerError("expected float32 values; received nulls")
+        raise TrainerError("expected numbers; received nulls")
