@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from trainer.errors import TrainerError, UsageError
 from trainer.parameter_server.shared import map_shared, shared_file
-from trainer.strategies.base import CenterSettings
+from trainer.plan import IN_PROCESS, DistributedPlan
+from trainer.strategies.base import CenterSettings, Strategy
 
 _POLL_S = 0.002
 
@@ -158,3 +160,26 @@ def center_file(
     facts = (size, settings.keeps_squares, settings.is_locked, workers, servers)
     with shared_file(CenterFile("", *facts).length) as path:
         yield CenterFile(str(path), *facts)
+
+
+def check_servers(plan: DistributedPlan, strategy: Strategy[Any, Any]) -> None:
+    """Refuse servers where there is nothing for them to serve.
+
+    Args:
+        plan: The run.
+        strategy: Its strategy.
+
+    Raises:
+        UsageError: They make no sense; says why.
+    """
+    if not plan.servers:
+        return
+    reason = ""
+    if plan.master == IN_PROCESS:
+        reason = "the master in-process, which starts no process"
+    elif strategy.is_synchronous:
+        reason = f"the strategy {plan.strategy}, whose workers exchange with each other"
+    elif strategy.center.is_shared:
+        reason = f"the strategy {plan.strategy}, whose workers share the memory of one host"
+    if reason:
+        raise UsageError(f"servers: expected 0 with {reason}; received {plan.servers}")

@@ -1,0 +1,83 @@
+"""What a process that serves a range has to do, and how it does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import torch
+
+from trainer.errors import TrainerError
+from trainer.parameter_server.center_file import CenterFile
+from trainer.parameter_server.center_range import CenterRange
+from trainer.parameter_server.flight_server import Address, Endpoint, running
+from trainer.parameter_server.range_service import RangeService
+from trainer.strategies.arithmetic import Layout
+
+READY = "ready"
+
+
+@dataclass(frozen=True)
+class RangeJob:
+    """Which range to serve, and where. It goes through a pipe, because secrets are in it.
+
+    Attributes:
+        file: Where the centre is.
+        number: Which range of it.
+        layout: Of the whole centre.
+        endpoint: Where to listen.
+        wait_s: Longest wait of one exchange for another.
+    """
+
+    file: CenterFile
+    number: int
+    layout: Layout
+    endpoint: Endpoint
+    wait_s: float
+
+    def to_json(self) -> str:
+        """Return it in one line."""
+        where = self.endpoint.address
+        values = {
+            "file": asdict(self.file),
+            "number": self.number,
+            "weights": [(part.start, part.stop) for part in self.layout.weights],
+            "statistics": [(part.start, part.stop) for part in self.layout.statistics],
+            "address": [where.host, where.port, where.token],
+            "certificate": (where.certificate or b"").decode(),
+            "key": self.endpoint.key.decode(),
+            "wait_s": self.wait_s,
+        }
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Return the job that `to_json` has written."""
+        values = json.loads(line)
+        weights, statistics = (
+            tuple(slice(*part) for part in values[name]) for name in ("weights", "statistics")
+        )
+        host, port, token = values["address"]
+        address = Address(host, port, token, values["certificate"].encode() or None)
+        return cls(
+            CenterFile(**values["file"]),
+            values["number"],
+            Layout(weights, statistics),
+            Endpoint(address, values["key"].encode()),
+            values["wait_s"],
+        )
+
+
+@contextmanager
+def serving_range(job: RangeJob) -> Iterator[str]:
+    """Serve a range while the context lasts; gives READY, or why it is not served."""
+    torch.set_num_threads(1)  # the servers of a host share its cores, and calls come in threads
+    try:
+        served = CenterRange(job.file, job.number, job.layout, job.wait_s)
+        with running(lambda endpoint: RangeService(served, endpoint), job.endpoint):
+            yield READY
+    except TrainerError as error:
+        yield str(error)
