@@ -164,12 +164,12 @@ class Saver:
 
         self._last = time.monotonic()
         try:
-            pending = self._store.begin(solver.iteration)
-            _write_solver(pending, solver)
-            with pending.writing(_CENTER) as sink:
-                write_tensors(sink, center_state)
-            values = {**self._values(iterations), "center_tensors": len(center_state)}
-            pending.commit(values, metric)
+            with self._store.begin(solver.iteration) as pending:
+                _write_solver(pending, solver)
+                with pending.writing(_CENTER) as sink:
+                    write_tensors(sink, center_state)
+                values = {**self._values(iterations), "center_tensors": len(center_state)}
+                pending.commit(values, metric)
         except TrainerError as error:
             logger.warning("No checkpoint of iteration %d: %s", solver.iteration, error)
 

@@ -417,6 +417,12 @@ def test_what_is_given_up_is_gone(tmp_path: Path) -> None:
     pending.discard()
     pending.discard()
     assert not list(tmp_path.glob("iter_*"))
+    with pytest.raises(ZeroDivisionError), store.begin(2):
+        raise ZeroDivisionError
+    assert not list(tmp_path.glob("iter_*"))
+    with store.begin(3) as pending:
+        pending.commit({})
+    assert iterations(store) == [3]
 
 
 def test_threads_write_files_of_one_checkpoint_at_once(tmp_path: Path) -> None:
@@ -450,16 +456,30 @@ def test_a_second_run_stops_the_first_and_leaves_its_checkpoints(tmp_path: Path)
     late = first.begin(2)
     with late.writing("rank-0.bin") as sink:
         sink.write(b"x")
-    with pytest.raises(UsageError, match="has 1, the newest of iteration 1: resume that run"):
+    with pytest.raises(UsageError, match=rf"at iteration 1: go on with `train --resume {tmp_path}"):
         CheckpointStore(str(tmp_path), 2).write_run({})
     second = opened(tmp_path)
     message = rf"by this run only, {first.run}; run.json names {second.run}, process {os.getpid()}"
     with pytest.raises(TrainerError, match=message):
         late.commit({})
-    with pytest.raises(TrainerError, match=message):
-        first.begin(3)
+    for act in (lambda: first.begin(3), first.finish):
+        with pytest.raises(TrainerError, match=message):
+            act()
     save(second, 3)
     assert iterations(second) == [1, 3]
+
+
+def test_a_new_run_takes_the_place_of_a_finished_one(tmp_path: Path) -> None:
+    finished = CheckpointStore(str(tmp_path), 2)
+    finished.write_run({"seed": 3})
+    save(finished, 1)
+    finished.finish()
+    again = CheckpointStore(str(tmp_path), 2)
+    assert again.read_run() == {"seed": 3}
+    assert iterations(again) == [1]
+    again.write_run({"seed": 4})
+    assert again.read_run() == {"seed": 4}
+    assert iterations(again) == []
 
 
 def test_what_the_writer_itself_has_begun_stays(tmp_path: Path) -> None:

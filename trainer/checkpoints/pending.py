@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from types import TracebackType
 from typing import Any, final
 
 from trainer.checkpoints.folder import FAILURES, Folder
@@ -72,6 +73,8 @@ class Sink:
 @final
 class Pending:
     """A checkpoint that is none before `commit`. Several threads may write files at once.
+
+    It is a context manager: if the block ends without `commit`, it is given up.
 
     Args:
         folder: Of the store.
@@ -173,6 +176,17 @@ class Pending:
         except BaseException:
             self._remove()
             raise
+
+    def __enter__(self) -> Pending:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
 
     def discard(self) -> None:
         """Give it up and remove what has been written. Idempotent; does nothing after `commit`."""

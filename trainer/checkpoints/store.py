@@ -89,8 +89,9 @@ class CheckpointStore:
         """Note that the run has come to its end.
 
         Raises:
-            TrainerError: The file system refuses.
+            TrainerError: The file system refuses, or another run has taken the store.
         """
+        self._check_run()
         self._write_run(self.read_run() or {}, finished=True)
 
     def _write_run(self, values: Mapping[str, Any], *, finished: bool) -> None:

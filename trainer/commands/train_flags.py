@@ -31,7 +31,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="where to look for databases and mean files that are not where the net says",
+        help="where to look for databases and mean files that are not where the net says; with "
+        "{rank} in it each of several workers reads a folder of its own",
     )
     files.add_argument(
         "--out",
