@@ -15,12 +15,35 @@ class PeerLostError(TrainerError):
     """A worker cannot go on because another one has ended or does not come."""
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of tensors that have gone over a link.
+
+    Attributes:
+        sent: By the worker.
+        received: By the worker.
+    """
+
+    sent: int = 0
+    received: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.sent + other.sent, self.received + other.received)
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return Traffic(self.sent - other.sent, self.received - other.received)
+
+
 class Group(Protocol):
     """The workers of a synchronous run, all of which make the same calls in the same order."""
 
     @property
     def size(self) -> int:
         """Number of workers."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes that this worker has given and got so far."""
 
     def mean_(self, tensor: Tensor) -> None:
         """Replace `tensor` on every rank by the unweighted mean over all ranks.
@@ -66,6 +89,10 @@ class CenterLink(Protocol):
     Where the layout has running statistics, what is sent holds the worker's own, whatever the move:
     the centre's go by 1/K to them.
     """
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes that have gone over this link so far."""
 
     def exchange(
         self, sent: Tensor, move: Move, iteration: int, *, is_answered: bool = True
@@ -165,25 +192,8 @@ class Deposit:
     values: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes of tensors that have gone over a link.
-
-    Attributes:
-        sent: By the worker.
-        received: By the worker.
-    """
-
-    sent: int = 0
-    received: int = 0
-
-
 class DriverLink(CenterLink, Protocol):
     """One worker's connection to the driver."""
-
-    @property
-    def traffic(self) -> Traffic:
-        """Bytes that have gone over this link so far."""
 
     def start(self, place: Place) -> Start:
         """Register this worker, and fetch what it begins with."""
@@ -194,9 +204,7 @@ class DriverLink(CenterLink, Protocol):
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
         """Hand over the state of a synchronous run after `iteration` iterations of all workers."""
 
-    def deposit(
-        self, iteration: int, values: Mapping[str, Any], tensors: Sequence[Tensor]
-    ) -> None:
+    def deposit(self, iteration: int, values: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
         """Hand over all that this worker needs to go on from here, for a checkpoint.
 
         Args:

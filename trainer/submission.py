@@ -56,6 +56,7 @@ class Submission:
         self._cluster, self._plan, self._solver, self._desk = cluster, plan, solver, desk
         self._examiner, self._saver, self._tally = examiner, saver, tally
         self._in_group = in_group
+        self._starts = [worker.attempts for worker in tally.workers]
 
     def run(self, tasks: Sequence[WorkerTask]) -> None:
         """Run the tasks to their end.
@@ -109,8 +110,9 @@ class Submission:
                 self._cluster.cancel()  # the tasks of those that were dropped
 
     def _note_members(self) -> None:
-        for worker, member in zip(self._tally.workers, self._desk.roster.members, strict=True):
-            worker.host = member.place.host
+        members = zip(self._tally.workers, self._starts, self._desk.roster.members, strict=True)
+        for worker, before, member in members:
+            worker.host, worker.attempts = member.place.host, before + member.attempts
 
     def _obey(self, action: Action) -> None:
         if action is Action.SNAPSHOT and not self._in_group:

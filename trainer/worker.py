@@ -18,7 +18,7 @@ from solvers import Callback, Solver, SolverError
 from trainer.caffe_log import WORKER_THREAD
 from trainer.errors import TrainerError
 from trainer.heartbeat import Heartbeat, LogRecords, beating
-from trainer.links import DriverLink, Group, PeerLostError, Place, Start
+from trainer.links import DriverLink, Group, PeerLostError, Place, Start, Traffic
 from trainer.overlap import Inline, Overlap
 from trainer.plan import IN_PROCESS, DistributedPlan
 from trainer.strategies import Phase, Replica, get_strategy
@@ -99,9 +99,11 @@ class _Loop(Callback):
         self._share = plan.share(task.rank, plan.max_iter)
         self._offset = iterations_ahead(plan, task.rank)
         self._progress = plan.start_iteration
+        ranks = range(plan.num_workers)
+        self._all_iterations = sum(plan.share(rank, plan.start_iteration) for rank in ranks)
         self._batch = batch_size(solver) * solver.param.iter_size
         self._phase = Phase(self._iteration)
-        self._exchange_s, self._staleness, self._traffic = 0.0, 0, driver.traffic
+        self._exchange_s, self._staleness, self._traffic = 0.0, 0, Traffic()
         self._last_progress = time.monotonic()
         solver.callbacks.append(self)
 
@@ -130,7 +132,7 @@ class _Loop(Callback):
 
     def _run_phase(self) -> None:
         started = time.monotonic()
-        self._exchange_s, self._phase = 0.0, Phase(self._iteration)
+        self._exchange_s, self._phase, self._traffic = 0.0, Phase(self._iteration), Traffic()
         self._train()
         if not self._strategy.exchanges_gradients:
             self._exchange()
@@ -198,21 +200,25 @@ class _Loop(Callback):
         self._exchange_s += time.monotonic() - started
 
     def _exchange_with(self, replica: Replica) -> int:
-        return self._strategy.exchange(replica, self._group or self._driver)
+        link = self._group or self._driver
+        before = link.traffic
+        staleness = self._strategy.exchange(replica, link)
+        self._traffic = self._traffic + (link.traffic - before)
+        return staleness
 
     def _settle(self, overlap: Overlap) -> None:
         self._staleness = overlap.settle(self._solver.net.flat.data)
 
     def _note(self, compute_s: float) -> None:
-        losses, before, self._traffic = self._phase.losses, self._traffic, self._driver.traffic
+        losses = self._phase.losses
         self._heart.add(
             {
                 **self._record("exchange", sum(losses) / len(losses) if losses else None),
                 "lr": self._solver.lr,
                 "compute_s": compute_s,
                 "exchange_s": self._exchange_s,
-                "sent_bytes": self._traffic.sent - before.sent,
-                "received_bytes": self._traffic.received - before.received,
+                "sent_bytes": self._traffic.sent,
+                "received_bytes": self._traffic.received,
                 "staleness": self._staleness,
             }
         )
@@ -223,12 +229,14 @@ class _Loop(Callback):
     def _meet(self, group: Group) -> bool:
         """Agree with the other workers on progress and end; hand over what the driver wants."""
         control = self._heart.control
-        state = [self._iteration, control.stop, self._left > 0, control.deposit, control.publish]
-        means = torch.tensor(state, dtype=torch.float64)
+        done = self._iteration - self._phase.start
+        state = [done, control.stop, self._left > 0, control.deposit, control.publish]
+        means = torch.tensor(state, dtype=torch.float32)
         group.mean_(means)
         sums = (means * self._plan.num_workers).round().int().tolist()
         iterations, stopping, working, depositing, publishing = sums
-        before, self._progress = self._progress, self._plan.progress(iterations)
+        self._all_iterations += iterations
+        before, self._progress = self._progress, self._plan.progress(self._all_iterations)
         is_done = bool(stopping > 0 or working == 0)
         is_due = is_done or self._milestones.is_any(before, self._progress)
         is_saved = self._plan.checkpoints is not None and (is_due or depositing > 0)

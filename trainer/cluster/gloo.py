@@ -16,7 +16,7 @@ from typing import final
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.links import PeerLostError
+from trainer.links import PeerLostError, Traffic
 
 _LOOPBACK = "127.0.0.1"
 
@@ -27,10 +27,12 @@ class GlooGroup:
 
     Attributes:
         size: Number of workers.
+        traffic: The tensors that were averaged; how gloo divides them up is its own.
     """
 
     def __init__(self, size: int, timeout_s: float) -> None:
         self.size, self._timeout_s = size, timeout_s
+        self.traffic = Traffic()
 
     def mean_(self, tensor: Tensor) -> None:
         """See `Group.mean_`. Two ranks give the same bits in any order; more may differ by one."""
@@ -42,6 +44,7 @@ class GlooGroup:
                 f"another worker has ended, or did not come within {self._timeout_s:g} s ({reason})"
             ) from error
         tensor.div_(self.size)
+        self.traffic += Traffic(tensor.nbytes, tensor.nbytes)
 
 
 @contextmanager

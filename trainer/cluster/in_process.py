@@ -155,10 +155,11 @@ class _TurnGroup:
 
     def __init__(self, rank: int, meeting: _Meeting) -> None:
         self._rank, self._meeting = rank, meeting
-        self.size = meeting.size
+        self.size, self.traffic = meeting.size, Traffic()
 
     def mean_(self, tensor: Tensor) -> None:
         self._meeting.mean_(self._rank, tensor)
+        self.traffic += Traffic(tensor.nbytes, tensor.nbytes)
 
 
 @final
@@ -171,11 +172,7 @@ class _TurnLink:
     def __init__(self, desk: Desk, rank: int, turns: _Turns) -> None:
         self._desk, self._rank, self._turns = desk, rank, turns
         self._attempt = self._sequence = 0
-        self._traffic = Traffic()
-
-    @property
-    def traffic(self) -> Traffic:
-        return self._traffic
+        self.traffic = Traffic()
 
     def start(self, place: Place) -> Start:
         start = self._desk.start(self._rank, place)
@@ -189,19 +186,15 @@ class _TurnLink:
         self._sequence += 1
         push = Push(self._rank, self._attempt, self._sequence, iteration, move, is_answered)
         pull = self._desk.exchange(push, sent.cpu())
-        self._count(sent.nbytes, pull.center.nbytes)
+        self.traffic += Traffic(sent.nbytes, pull.center.nbytes)
         self._turns.pass_on(self._rank)
         return Pull(pull.center.to(sent.device), pull.staleness)
 
     def fetch(self) -> Tensor:
         center = self._desk.center.fetch(self._rank, self._attempt)
-        self._count(0, center.nbytes)
+        self.traffic += Traffic(0, center.nbytes)
         self._turns.pass_on(self._rank)
         return center
-
-    def _count(self, sent: int, received: int) -> None:
-        before = self._traffic
-        self._traffic = Traffic(before.sent + sent, before.received + received)
 
     def shared(self) -> Tensor:
         return self._desk.center.memory

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         plan = _plan(args, recipe, strategy, options, device, start, seed, extensions)
         runs = runs or new_run(args, recipe)
-        plan = dataclasses.replace(plan, checkpoints=runs and runs.checkpoints)
+        plan = dataclasses.replace(plan, checkpoints=runs.checkpoints if runs else None)
     notes = [*recipe.notes, *([note] if note else []), *(runs.notes(recipe) if runs else [])]
     for line in [*notes, *describe(recipe, plan, device, start)]:
         print(line)
@@ -184,6 +184,8 @@ def _plan(
     master = args.master
     if master is None and args.workers == 1:
         master = IN_PROCESS  # one worker needs no JVM
+    if args.conf and master == IN_PROCESS:
+        raise UsageError("--conf sets Spark, and these workers do without: give --master")
     plan = DistributedPlan(
         strategy=strategy,
         options=options,
