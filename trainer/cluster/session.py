@@ -73,7 +73,7 @@ def open_context(plan: DistributedPlan) -> tuple[SparkContext, bool]:
 
 def _prepare(context: SparkContext, plan: DistributedPlan) -> None:
     check(context.getConf(), plan)
-    slots = _wait_for_slots(context, plan)
+    slots = wait_for_slots(context, plan)
     if is_local(str(context.master)):
         return
     _warn_of_plain_rpc(context.getConf(), plan)
@@ -199,7 +199,7 @@ def _check_master(master: str) -> None:
     raise TrainerError(f"no Spark master answers at {master} ({'; '.join(reasons)})")
 
 
-def _wait_for_slots(context: SparkContext, plan: DistributedPlan) -> int:
+def wait_for_slots(context: SparkContext, plan: DistributedPlan) -> int:
     """Wait until executors for all workers are there; returns how many tasks run at once.
 
     Those of `local` are there at once.

@@ -25,11 +25,11 @@ from pyspark.errors import PySparkException
 
 from trainer.cluster.base import Cluster, Work
 from trainer.cluster.gloo import joined
-from trainer.cluster.session import first_line, open_context
+from trainer.cluster.session import first_line, open_context, wait_for_slots
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.extensions import Extensions
 from trainer.links import Group, Place
-from trainer.parameter_server.client import FlightLink
+from trainer.parameter_server.client import FlightGroup, FlightLink
 from trainer.parameter_server.desk import Desk
 from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.service import serving
@@ -78,7 +78,9 @@ class SparkCluster(Cluster):
         """Run the tasks as one stage; see `Cluster.run`."""
         context = self._entered
         host = _numeric(context.getConf().get("spark.driver.host") or "localhost")
-        with serving(desk, host, self._plan.port) as address:
+        encrypted = is_encrypted(self._plan.encryption, host)
+        wait_for_slots(context, self._plan)  # those of workers that were lost may have gone
+        with serving(desk, host, self._plan.port, encrypted=encrypted) as address:
             self._submissions += 1
             words = _description(tasks, self._submissions)
             context.setJobGroup(self._group, words, interruptOnCancel=True)
@@ -151,9 +153,15 @@ class Job:
         torch.set_num_threads(task.plan.threads)
         timeout_s = task.plan.wait_timeout_s
         with closing(FlightLink(self.address, task.rank, timeout_s + _GRACE_S)) as link:
-            joining = _joining(timeout_s) if self.in_group else nullcontext()
+            joining = self._joining(link, task) if self.in_group else nullcontext()
             self.work(replace(task, place=_place()), link, joining)
         return task.rank
+
+    def _joining(self, link: FlightLink, task: WorkerTask) -> AbstractContextManager[Group]:
+        """Return the group of a synchronous run: over gloo, or over what is encrypted."""
+        if self.address.certificate is not None:
+            return nullcontext(FlightGroup(link, task.plan.num_workers))
+        return _joining(task.plan.wait_timeout_s)
 
 
 def _place() -> Place:
