@@ -100,7 +100,8 @@ class CenterLink(Protocol):
         """Change the centre.
 
         Args:
-            sent: What the move asks for, shape (P,), or (0,) to count only.
+            sent: What the move asks for, shape (P,), or (0,) to count only. The centre widens what
+                comes in a narrow type; a link over a network sends and answers in that type.
             move: What to do with it.
             iteration: Iterations that this worker has completed.
             is_answered: Whether to return the centre.

@@ -136,6 +136,11 @@ class FlightGroup:
     def __init__(self, link: DriverLink, size: int) -> None:
         self._link, self.size = link, size
 
+    @property
+    def traffic(self) -> Traffic:
+        """See `Group.traffic`."""
+        return self._link.traffic
+
     def mean_(self, tensor: Tensor) -> None:
         """See `Group.mean_`. Two ranks give the same bits in any order; more may differ by one."""
         self._link.meet(tensor)

@@ -7,6 +7,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from trainer.links import Traffic
 from trainer.parameter_server import wire
 from trainer.parameter_server.books import Push
 from trainer.parameter_server.center_range import CenterRange
@@ -35,8 +36,9 @@ class RangeService(FlightService):
 
     def _exchange(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         push = read_push(command)
-        sent = wire.receive(reader, self._range.size)
-        answer(writer, {}, [self._range.exchange(push, sent)])
+        dtype = wire.dtype_of(command)
+        sent = wire.receive(reader, self._range.size, dtype)
+        answer(writer, {}, [self._range.exchange(push, sent)], dtype)
 
     def _fetch(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         wire.receive(reader, 0)
@@ -65,9 +67,14 @@ class RangeClient:
         whose = f"the server of range {number} of the centre"
         self._client = FlightClient(address, timeout_s, whose, patience_s)
 
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes of tensors that calls have carried so far."""
+        return self._client.traffic
+
     def exchange(self, push: Push, sent: Tensor) -> Tensor:
         """Move the range; see `CenterRange.exchange`."""
-        return self._client.exchange("exchange", asdict(push), [sent])[1]
+        return self._client.exchange("exchange", asdict(push), [sent], sent.dtype)[1]
 
     def fetch(self, rank: int, attempt: int) -> Tensor:
         """Return the range."""

@@ -10,9 +10,8 @@ from typing import Any, final
 from torch import Tensor
 
 from trainer.errors import TrainerError
-from trainer.links import Move, Place
+from trainer.links import Place
 from trainer.parameter_server import flight_server, wire
-from trainer.parameter_server.books import Push
 from trainer.parameter_server.desk import Desk
 from trainer.parameter_server.flight_server import (
     Address,
@@ -22,6 +21,7 @@ from trainer.parameter_server.flight_server import (
     integer,
 )
 from trainer.parameter_server.moves import check_finite
+from trainer.parameter_server.push_call import read_push
 
 # Values that workers may average beside those of the net: how far they are.
 _FIGURES = 64
@@ -90,12 +90,8 @@ class Service(FlightService):
         answer(writer, message, [start.parameters, *start.history, *start.extra])
 
     def _exchange(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
-        rank, attempt = integer(command, "rank"), integer(command, "attempt")
-        sequence, iteration = integer(command, "sequence"), integer(command, "iteration")
-        move = Move(command["move"]["rule"], float(command["move"]["rate"]))
-        push = Push(rank, attempt, sequence, iteration, move, bool(command["is_answered"]))
-        size = 0 if move.rule == "count" else self._desk.center.size
-        dtype = wire.dtype_of(command)
+        push, dtype = read_push(command), wire.dtype_of(command)
+        size = 0 if push.move.rule == "count" else self._desk.center.size
         pull = self._desk.exchange(push, wire.receive(reader, size, dtype))
         answer(writer, {"staleness": pull.staleness}, [pull.center], dtype)
 
