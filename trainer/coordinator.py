@@ -6,9 +6,8 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from prototxt_parser.definition import NetDefinition
@@ -20,8 +19,8 @@ from trainer.cluster import open_cluster
 from trainer.cluster.base import Cluster
 from trainer.errors import LostWorkerError
 from trainer.examiner import Examiner
+from trainer.parameter_server.center_file import CenterFile, center_file
 from trainer.parameter_server.desk import Desk, Given
-from trainer.parameter_server.shared import shared_file
 from trainer.plan import Checkpoints, DistributedPlan
 from trainer.plan_rules import check_features
 from trainer.saving import Restart, Saver, restore
@@ -105,11 +104,14 @@ def run_distributed(
             store = stack.enter_context(_store(plan, running))
         if store is not None and plan.checkpoints is None:
             plan = replace(plan, checkpoints=Checkpoints(store.uri))
-        shared = stack.enter_context(_center_file(strategy, solver))
+        flat, center = solver.net.flat, strategy.center
+        layout = Layout.of(flat.segments)
+        facts = flat.data.numel(), layout, center, plan.num_workers, plan.servers
+        file = stack.enter_context(center_file(*facts))
         solver.poll, solver.stopped_early = poll, False
         plan = _warm_up(solver, plan, strategy.warm_start)
         tally = Tally(plan, observer, solver.param.display)
-        run = _Run(solver, plan, strategy, tally, running, store, shared)
+        run = _Run(solver, plan, strategy, tally, running, store, file)
         return run.run(definition, checkpoint and Restart(checkpoint, plan))
 
 
@@ -127,15 +129,6 @@ def _store(plan: DistributedPlan, cluster: Cluster) -> Iterator[CheckpointStore 
             store = open_store(folder, 1)
             store.write_run({})
             yield store
-
-
-def _center_file(
-    strategy: Strategy[Any, Any], solver: Solver
-) -> AbstractContextManager[Path | None]:
-    """Give the file of a centre that workers share, None for any other."""
-    if not strategy.center.is_shared:
-        return nullcontext()
-    return shared_file(solver.net.flat.data.numel())
 
 
 def _warm_up(solver: Solver, plan: DistributedPlan, until: int) -> DistributedPlan:
@@ -160,10 +153,10 @@ class _Run:
         tally: Tally,
         cluster: Cluster,
         store: CheckpointStore | None,
-        shared: Path | None,
+        file: CenterFile | None,
     ) -> None:
         self._solver, self._plan, self._strategy = solver, plan, strategy
-        self._tally, self._cluster, self._shared = tally, cluster, shared
+        self._tally, self._cluster, self._file = tally, cluster, file
         size = solver.net.flat.data.numel()
         self._saver = None if store is None else Saver(store, plan, strategy, size)
         self._examiner = Examiner(solver, plan, tally)
@@ -248,7 +241,7 @@ class _Run:
         self._tally.start(given.iterations)
         self._examiner.go_back(self._plan.progress(sum(given.iterations)))
         milestones, settings = self._examiner.milestones, self._strategy.center
-        return Desk(self._plan, milestones, given, settings, self._saver, self._shared)
+        return Desk(self._plan, milestones, given, settings, self._saver, self._file)
 
     def _submission(self, desk: Desk) -> Submission:
         parts = self._plan, self._solver, desk, self._examiner, self._saver, self._tally

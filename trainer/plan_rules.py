@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.errors import UsageError
-from trainer.plan import DistributedPlan
+from trainer.plan import IN_PROCESS, DistributedPlan
 from trainer.strategies import get_strategy
 
 
@@ -32,6 +32,11 @@ def check_features(plan: DistributedPlan) -> None:
                 f"{option}: a setting of the exchange with a server; workers of strategy {name} "
                 "share the memory of the centre"
             )
+    if plan.servers and plan.master == IN_PROCESS:
+        raise UsageError(
+            f"servers: processes beside the driver's; the master {IN_PROCESS} starts none: leave "
+            "it out"
+        )
     if plan.overlap and center.max_staleness is not None:
         raise UsageError(
             f"overlap: it makes updates staler than strategy {name} allows: leave it out"

@@ -110,7 +110,7 @@ def test_only_a_shared_centre_shows_its_memory() -> None:
     with pytest.raises(TrainerError, match="not shared"):
         _ = center().memory
     settings = CenterSettings(is_locked=False, is_shared=True)
-    with center_file(5, 1, 0, settings) as file:
+    with center_file(5, LAYOUT, settings, 1, 0) as file:
         assert file is not None
         c = Center(torch.ones(5), LAYOUT, [0], settings, file=file)
         other = file.map().parameters

@@ -23,24 +23,15 @@ import torch
 from pyarrow import flight
 from torch import Tensor
 
-from trainer.errors import TrainerError, UsageError
+from trainer.errors import TrainerError
 from trainer.links import Control, Move, Place, Pull, Record, Start, Traffic
 from trainer.parameter_server.books import Push
 from trainer.parameter_server.center import Center
-from trainer.parameter_server.center_file import CenterFile, center_file, check_servers
+from trainer.parameter_server.center_file import CenterFile, center_file
 from trainer.parameter_server.range_servers import range_servers
 from trainer.parameter_server.range_service import RangeClient
 from trainer.parameter_server.ranged_link import RangedLink, Ranges
-from trainer.plan import IN_PROCESS, DistributedPlan
-from trainer.strategies import (
-    CenterSettings,
-    DeepSpark,
-    DeepSparkOptions,
-    Hogwild,
-    Options,
-    SparkNet,
-    SparkNetOptions,
-)
+from trainer.strategies import CenterSettings
 from trainer.strategies.arithmetic import Layout
 
 HOST = "127.0.0.1"
@@ -123,17 +114,15 @@ def served(
     wait_s: float = 60.0,
     answer_s: float = 20.0,
 ) -> Iterator[Served]:
-    with center_file(size, workers, servers, settings) as file:
+    with center_file(size, layout, settings, workers, servers) as file:
         assert file is not None
         center = Center(start(size), layout, [0] * workers, settings, file=file, wait_s=wait_s)
         with (
             range_servers(
                 file,
-                layout,
                 HOST,
                 port,
                 encrypted=encrypted,
-                is_bounded=settings.max_staleness is not None,
                 start_s=120,
                 wait_s=wait_s,
                 answer_s=answer_s,
@@ -144,8 +133,9 @@ def served(
 
 
 @contextmanager
-def linked(center: Center, file: CenterFile, ranges: Ranges) -> Iterator[Served]:
+def linked(center: Center, file: CenterFile, ranges: Ranges | None) -> Iterator[Served]:
     """Connect the workers, and start them."""
+    assert ranges is not None
     with ExitStack() as stack:
         links = [
             stack.enter_context(closing(RangedLink(OwnLink(center, rank), ranges, rank, 60)))
@@ -165,10 +155,7 @@ def two_servers() -> Iterator[Served]:
 @pytest.fixture
 def two(two_servers: Served) -> Iterator[Served]:
     """Two ranges, as at the start of a run; their processes may have served other tests."""
-    file, memory = two_servers.file, two_servers.file.map()
-    memory.attempts[:] = 0
-    memory.pushes[:] = 0
-    memory.squares.zero_()
+    file = two_servers.file
     center = Center(start(SIZE), LAYOUT, [0, 0], WITH_SQUARES, file=file, wait_s=60)
     with linked(center, file, two_servers.ranges) as run:
         yield run
@@ -226,7 +213,7 @@ def test_exchanges_give_what_one_centre_gives_bit_for_bit(servers: int, encrypte
 
 
 def test_a_run_goes_on_from_the_state_of_its_centre() -> None:
-    with center_file(SIZE, 2, 2, WITH_SQUARES) as file:
+    with center_file(SIZE, LAYOUT, WITH_SQUARES, 2, 2) as file:
         squares = torch.rand(SIZE)
         center = Center(start(SIZE), LAYOUT, [4, 5], WITH_SQUARES, file=file, state=[squares])
         assert torch.equal(center.copy(), start(SIZE))
@@ -425,11 +412,8 @@ from trainer.strategies import CenterSettings
 from trainer.strategies.arithmetic import Layout
 
 with (
-    center_file(9, 1, 2, CenterSettings()) as file,
-    range_servers(
-        file, Layout((slice(0, 9),), ()), "127.0.0.1",
-        encrypted=False, is_bounded=False, start_s=120, wait_s=20,
-    ),
+    center_file(9, Layout((slice(0, 9),), ()), CenterSettings(), 1, 2) as file,
+    range_servers(file, "127.0.0.1", encrypted=False, start_s=120, wait_s=20),
 ):
     print("serving", flush=True)
     time.sleep(600)
@@ -491,20 +475,19 @@ def test_ports_may_be_given_and_one_in_use_is_named() -> None:
 
 
 def test_a_server_that_cannot_start_says_why() -> None:
-    file = CenterFile("/dev/null", 9, False, True, 1, 1)
+    file = CenterFile("/dev/null", 9, Layout((slice(0, 9),), ()), WITH_SQUARES, 1, 1)
     with (
         pytest.raises(TrainerError, match="server of range 0 of the centre: /dev/null: not to be"),
-        range_servers(
-            file,
-            Layout((slice(0, 9),), ()),
-            HOST,
-            encrypted=False,
-            is_bounded=False,
-            start_s=120,
-            wait_s=20,
-        ),
+        range_servers(file, HOST, encrypted=False, start_s=120, wait_s=20),
     ):
         pass
+
+
+def test_no_servers_are_asked_for_and_none_started() -> None:
+    shared = CenterFile("/there", 9, LAYOUT, CenterSettings(is_shared=True), 1, 0)
+    for file in (None, shared):
+        with range_servers(file, HOST, encrypted=True, start_s=1, wait_s=1) as ranges:
+            assert ranges is None
 
 
 # What no worker of ours sends.
@@ -570,29 +553,3 @@ def test_what_one_range_would_refuse_reaches_none(two: Served) -> None:
     with pytest.raises(TrainerError, match="NaN or infinite parameters after 3"):
         two.links[0].exchange(sent, ELASTIC, 3)
     assert torch.equal(two.center.copy(), start(SIZE))
-
-
-# What cannot be.
-
-DEEP = DeepSparkOptions()
-
-
-@pytest.mark.parametrize(
-    ("name", "strategy", "master", "message"),
-    [
-        ("sparknet", SparkNet(SparkNetOptions()), None, "sparknet, whose workers exchange with"),
-        ("hogwild", Hogwild(Options()), None, "hogwild, whose workers share the memory"),
-        ("deepspark", DeepSpark(DEEP), IN_PROCESS, "in-process"),
-    ],
-)
-def test_servers_where_they_make_no_sense_are_refused(
-    name: str, strategy: Any, master: str | None, message: str
-) -> None:
-    plan = DistributedPlan(name, strategy.options, 2, max_iter=9, master=master, servers=2)
-    with pytest.raises(UsageError, match=f"servers: expected 0 with .*{message}"):
-        check_servers(plan, strategy)
-    check_servers(dataclasses.replace(plan, servers=0), strategy)
-
-
-def test_servers_of_an_asynchronous_run_are_fine() -> None:
-    check_servers(DistributedPlan("deepspark", DEEP, 2, max_iter=9, servers=2), DeepSpark(DEEP))

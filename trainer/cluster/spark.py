@@ -13,7 +13,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, final
@@ -28,10 +28,12 @@ from trainer.cluster.gloo import joined
 from trainer.cluster.session import first_line, open_context, wait_for_slots
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.extensions import Extensions
-from trainer.links import Group, Place
+from trainer.links import DriverLink, Group, Place
 from trainer.parameter_server.client import FlightGroup, FlightLink
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.flight_server import Address
+from trainer.parameter_server.flight_server import Address, is_encrypted
+from trainer.parameter_server.range_servers import range_servers
+from trainer.parameter_server.ranged_link import RangedLink, Ranges
 from trainer.parameter_server.service import serving
 from trainer.plan import DistributedPlan
 from trainer.task import WorkerTask
@@ -80,17 +82,29 @@ class SparkCluster(Cluster):
         host = _numeric(context.getConf().get("spark.driver.host") or "localhost")
         encrypted = is_encrypted(self._plan.encryption, host)
         wait_for_slots(context, self._plan)  # those of workers that were lost may have gone
-        with serving(desk, host, self._plan.port, encrypted=encrypted) as address:
+        with (
+            serving(desk, host, self._plan.port, encrypted=encrypted) as address,
+            self._ranges(desk, host, encrypted) as ranges,
+        ):
             self._submissions += 1
             words = _description(tasks, self._submissions)
             context.setJobGroup(self._group, words, interruptOnCancel=True)
             parcels = [Parcel(task.plan.extensions, pickle.dumps(task)) for task in tasks]
             try:
-                self._run_stage(Job(work, address, in_group), parcels)
+                self._run_stage(Job(work, address, ranges, in_group), parcels)
             except (Py4JError, PySparkException) as error:
                 logger.debug("Spark's own report:\n%s", error)
                 kind = LostWorkerError if is_loss(error) else TrainerError
                 raise kind(reason(error)) from error
+
+    def _ranges(
+        self, desk: Desk, host: str, encrypted: bool
+    ) -> AbstractContextManager[Ranges | None]:
+        """Have processes serve the centre, if the plan says so."""
+        plan = self._plan
+        first = plan.port and plan.port + 1
+        waits = {"start_s": plan.start_timeout_s, "wait_s": plan.wait_timeout_s}
+        return range_servers(desk.file, host, first, encrypted=encrypted, **waits)
 
     def _run_stage(self, job: Job, parcels: Sequence[Parcel]) -> None:
         """Run `job` on every parcel, and wait for the end of all."""
@@ -141,6 +155,7 @@ class Job:
 
     work: Work
     address: Address
+    ranges: Ranges | None
     in_group: bool
 
     def __call__(self, parcels: Iterable[Parcel]) -> Iterator[int]:
@@ -152,12 +167,17 @@ class Job:
         """Run a task that has arrived; returns its rank."""
         torch.set_num_threads(task.plan.threads)
         timeout_s = task.plan.wait_timeout_s
-        with closing(FlightLink(self.address, task.rank, timeout_s + _GRACE_S)) as link:
+        with ExitStack() as stack:
+            driver = FlightLink(self.address, task.rank, timeout_s + _GRACE_S)
+            link: DriverLink = stack.enter_context(closing(driver))
+            if self.ranges is not None:
+                ranged = RangedLink(link, self.ranges, task.rank, timeout_s + _GRACE_S)
+                link = stack.enter_context(closing(ranged))
             joining = self._joining(link, task) if self.in_group else nullcontext()
             self.work(replace(task, place=_place()), link, joining)
         return task.rank
 
-    def _joining(self, link: FlightLink, task: WorkerTask) -> AbstractContextManager[Group]:
+    def _joining(self, link: DriverLink, task: WorkerTask) -> AbstractContextManager[Group]:
         """Return the group of a synchronous run: over gloo, or over what is encrypted."""
         if self.address.certificate is not None:
             return nullcontext(FlightGroup(link, task.plan.num_workers))

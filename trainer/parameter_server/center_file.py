@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,8 @@ from torch import Tensor
 
 from trainer.errors import TrainerError, UsageError
 from trainer.parameter_server.shared import map_shared, shared_file
-from trainer.plan import IN_PROCESS, DistributedPlan
-from trainer.strategies.base import CenterSettings, Strategy
+from trainer.strategies.arithmetic import Layout
+from trainer.strategies.base import CenterSettings
 
 _POLL_S = 0.002
 
@@ -53,16 +52,16 @@ class CenterFile:
     Attributes:
         path: The file.
         size: Number of parameters P.
-        has_squares: Whether Adagrad's sums are kept.
-        is_locked: One exchange at a time, on each range.
+        layout: Which of them are weights.
+        settings: What the strategy asks of the centre.
         workers: Number of workers K.
         servers: Number of processes N that serve a range each; 0: workers change it themselves.
     """
 
     path: str
     size: int
-    has_squares: bool
-    is_locked: bool
+    layout: Layout
+    settings: CenterSettings
     workers: int
     servers: int
 
@@ -79,7 +78,7 @@ class CenterFile:
 
     @property
     def _books(self) -> int:
-        values = self.size * (2 if self.has_squares else 1)
+        values = self.size * (2 if self.settings.keeps_squares else 1)
         return values + values % 2
 
     def map(self) -> CenterMemory:
@@ -91,7 +90,7 @@ class CenterFile:
         flat = map_shared(Path(self.path), self.length, socket.gethostname()).numpy()
         values, books = np.split(flat, [self._books])
         rows = books.view(np.int64).reshape(1 + self.servers, self.workers)
-        squares = values[self.size : 2 * self.size if self.has_squares else self.size]
+        squares = values[self.size : 2 * self.size if self.settings.keeps_squares else self.size]
         return CenterMemory(
             torch.from_numpy(values[: self.size]), torch.from_numpy(squares), rows[0], rows[1:]
         )
@@ -138,15 +137,16 @@ def _lock(descriptor: int, number: int) -> bool:
 
 @contextmanager
 def center_file(
-    size: int, workers: int, servers: int, settings: CenterSettings
+    size: int, layout: Layout, settings: CenterSettings, workers: int, servers: int
 ) -> Iterator[CenterFile | None]:
     """Give the file of a centre while the context lasts; None where the driver alone has it.
 
     Args:
         size: Number of parameters.
+        layout: Which of them are weights.
+        settings: What the strategy asks of the centre.
         workers: K.
         servers: Processes that serve a range each; 0: none.
-        settings: What the strategy asks of the centre.
 
     Raises:
         TrainerError: There is no room for it.
@@ -157,29 +157,6 @@ def center_file(
     if not servers and not settings.is_shared:
         yield None
         return
-    facts = (size, settings.keeps_squares, settings.is_locked, workers, servers)
+    facts = size, layout, settings, workers, servers
     with shared_file(CenterFile("", *facts).length) as path:
         yield CenterFile(str(path), *facts)
-
-
-def check_servers(plan: DistributedPlan, strategy: Strategy[Any, Any]) -> None:
-    """Refuse servers where there is nothing for them to serve.
-
-    Args:
-        plan: The run.
-        strategy: Its strategy.
-
-    Raises:
-        UsageError: They make no sense; says why.
-    """
-    if not plan.servers:
-        return
-    reason = ""
-    if plan.master == IN_PROCESS:
-        reason = "the master in-process, which starts no process"
-    elif strategy.is_synchronous:
-        reason = f"the strategy {plan.strategy}, whose workers exchange with each other"
-    elif strategy.center.is_shared:
-        reason = f"the strategy {plan.strategy}, whose workers share the memory of one host"
-    if reason:
-        raise UsageError(f"servers: expected 0 with {reason}; received {plan.servers}")

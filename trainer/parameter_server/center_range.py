@@ -13,7 +13,6 @@ from trainer.errors import TrainerError
 from trainer.parameter_server.books import Push, check_attempt, check_rank
 from trainer.parameter_server.center_file import CenterFile
 from trainer.parameter_server.moves import Mover, check_finite, check_move
-from trainer.strategies.arithmetic import Layout
 
 _SEQUENCE_BITS = 32
 
@@ -33,19 +32,18 @@ class CenterRange:
     Args:
         file: Where the centre is.
         number: Which range of it.
-        layout: Of the whole centre.
         wait_s: Longest wait for another exchange.
 
     Source: Li et al. 2014 (Parameter Server), sections 3.4 and 4.
     """
 
-    def __init__(self, file: CenterFile, number: int, layout: Layout, wait_s: float) -> None:
+    def __init__(self, file: CenterFile, number: int, wait_s: float) -> None:
         self._file, self._number, self._wait_s = file, number, wait_s
         memory, part = file.map(), file.ranges[number]
         self._attempts, self._pushes = memory.attempts, memory.pushes[number]
         self._values = memory.parameters[part]
-        squares = memory.squares[part] if file.has_squares else memory.squares
-        self._mover = Mover(self._values, squares, layout.cut(part), file.workers)
+        squares = memory.squares[part] if file.settings.keeps_squares else memory.squares
+        self._mover = Mover(self._values, squares, file.layout.cut(part), file.workers)
         self._writing = threading.Lock()  # the books
         self._moving = threading.Lock()
 
@@ -89,7 +87,7 @@ class CenterRange:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep out other exchanges, and the driver, if the centre is locked."""
-        if not self._file.is_locked:
+        if not self._file.settings.is_locked:
             yield
             return
         if not self._moving.acquire(timeout=self._wait_s):

@@ -16,6 +16,7 @@ from trainer.parameter_server.center_range import CenterRange
 from trainer.parameter_server.flight_server import Address, Endpoint, running
 from trainer.parameter_server.range_service import RangeService
 from trainer.strategies.arithmetic import Layout
+from trainer.strategies.base import CenterSettings
 
 READY = "ready"
 
@@ -27,27 +28,27 @@ class RangeJob:
     Attributes:
         file: Where the centre is.
         number: Which range of it.
-        layout: Of the whole centre.
         endpoint: Where to listen.
         wait_s: Longest wait of one exchange for another.
     """
 
     file: CenterFile
     number: int
-    layout: Layout
     endpoint: Endpoint
     wait_s: float
 
     def to_json(self) -> str:
         """Return it in one line."""
-        where = self.endpoint.address
+        file, where = self.file, self.endpoint.address
         values = {
-            "file": asdict(self.file),
+            "file": [file.path, file.size, file.workers, file.servers],
+            "settings": asdict(file.settings),
+            "weights": [(part.start, part.stop) for part in file.layout.weights],
+            "statistics": [(part.start, part.stop) for part in file.layout.statistics],
             "number": self.number,
-            "weights": [(part.start, part.stop) for part in self.layout.weights],
-            "statistics": [(part.start, part.stop) for part in self.layout.statistics],
             "address": [where.host, where.port, where.token],
             "certificate": (where.certificate or b"").decode(),
+            "client_certificate": where.client_certificate.decode(),
             "key": self.endpoint.key.decode(),
             "wait_s": self.wait_s,
         }
@@ -57,15 +58,17 @@ class RangeJob:
     def from_json(cls, line: str) -> Self:
         """Return the job that `to_json` has written."""
         values = json.loads(line)
+        path, size, workers, servers = values["file"]
         weights, statistics = (
             tuple(slice(*part) for part in values[name]) for name in ("weights", "statistics")
         )
+        facts = Layout(weights, statistics), CenterSettings(**values["settings"])
         host, port, token = values["address"]
-        address = Address(host, port, token, values["certificate"].encode() or None)
+        certificates = values["certificate"].encode() or None, values["client_certificate"].encode()
+        address = Address(host, port, token, *certificates)
         return cls(
-            CenterFile(**values["file"]),
+            CenterFile(path, size, *facts, workers, servers),
             values["number"],
-            Layout(weights, statistics),
             Endpoint(address, values["key"].encode()),
             values["wait_s"],
         )
@@ -76,7 +79,7 @@ def serving_range(job: RangeJob) -> Iterator[str]:
     """Serve a range while the context lasts; gives READY, or why it is not served."""
     torch.set_num_threads(1)  # the servers of a host share its cores, and calls come in threads
     try:
-        served = CenterRange(job.file, job.number, job.layout, job.wait_s)
+        served = CenterRange(job.file, job.number, job.wait_s)
         with running(lambda endpoint: RangeService(served, endpoint), job.endpoint):
             yield READY
     except TrainerError as error:

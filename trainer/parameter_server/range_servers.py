@@ -22,7 +22,6 @@ from trainer.parameter_server.flight_server import make_endpoint
 from trainer.parameter_server.range_job import READY, RangeJob
 from trainer.parameter_server.range_service import RangeClient
 from trainer.parameter_server.ranged_link import Ranges
-from trainer.strategies.arithmetic import Layout
 
 logger = logging.getLogger(__name__)
 
@@ -34,29 +33,25 @@ _END_S = 10.0  # the kernel takes less to end a process that is killed
 
 @contextmanager
 def range_servers(
-    file: CenterFile,
-    layout: Layout,
+    file: CenterFile | None,
     host: str,
     port: int = 0,
     *,
     encrypted: bool,
-    is_bounded: bool,
     start_s: float,
     wait_s: float,
     answer_s: float = 10.0,
-) -> Iterator[Ranges]:
+) -> Iterator[Ranges | None]:
     """Have every range of a centre served by a process of its own while the context lasts.
 
     One that ends, or does not answer, is named in the log and replaced. The values and the books
     are in the file, and the port stays the same, so a client has only to try again.
 
     Args:
-        file: Where the centre is.
-        layout: Which parts are weights.
+        file: Where the centre is; None, as for one that workers share, gives None.
         host: Address of this machine that workers reach.
         port: The first of N ports; 0 for any free ones.
         encrypted: Speak TLS, with a certificate made for these services.
-        is_bounded: The strategy limits the staleness.
         start_s: Longest wait for a process to serve.
         wait_s: Longest wait of one exchange for another.
         answer_s: A process that does not answer for so long is replaced.
@@ -64,6 +59,9 @@ def range_servers(
     Raises:
         TrainerError: A process cannot serve; says why.
     """
+    if file is None or not file.servers:
+        yield None
+        return
     common = make_endpoint(host, port, encrypted=encrypted)
     with ExitStack() as stack:
         servers, addresses = [], []
@@ -71,10 +69,11 @@ def range_servers(
             free = stack.enter_context(_reserved(common.address.host, port and port + number))
             addresses.append(replace(common.address, port=free))
             endpoint = replace(common, address=addresses[number])
-            job = RangeJob(file, number, layout, endpoint, wait_s)
+            job = RangeJob(file, number, endpoint, wait_s)
             servers.append(stack.enter_context(closing(_Server(job, start_s, answer_s))))
         for server in servers:
             server.wait()
+        is_bounded = file.settings.max_staleness is not None
         yield Ranges(tuple(addresses), tuple(file.ranges), is_bounded)
 
 

@@ -129,7 +129,7 @@ class RangedLink:
 
     def close(self) -> None:
         """Close the connections to the servers; not that to the driver."""
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False, cancel_futures=True)  # a call may be waiting for a server
         for client in self._clients:
             client.close()
 

@@ -77,7 +77,7 @@ class RangedStore:
     """Other processes move the centre, a range each: workers exchange with them, and count here.
 
     Args:
-        file: Where all of them map it.
+        file: Where all of them map it. Nobody serves it yet.
         wait_s: Longest wait for a range that is being moved.
     """
 
@@ -86,6 +86,8 @@ class RangedStore:
     def __init__(self, file: CenterFile, wait_s: float) -> None:
         self._file, self._wait_s, self._memory = file, wait_s, file.map()
         self.parameters, self.squares = self._memory.parameters, self._memory.squares
+        self._memory.attempts[:] = 0  # a run that is submitted again counts anew
+        self._memory.pushes[:] = 0
 
     def register(self, rank: int, attempt: int) -> None:
         """See `Store.register`: the servers refuse every other attempt from now on."""
@@ -115,7 +117,11 @@ class RangedStore:
         return result
 
     def _reading(self, number: int) -> AbstractContextManager[None]:
-        return self._file.held(number, self._wait_s) if self._file.is_locked else nullcontext()
+        return (
+            self._file.held(number, self._wait_s)
+            if self._file.settings.is_locked
+            else nullcontext()
+        )
 
 
 def open_store(
@@ -159,6 +165,7 @@ def open_store(
             f"the centre's state: expected tensors of shape {expected}; received {received}: it is "
             "of another net or strategy"
         )
+    store.squares.zero_()
     for values in state:
         store.squares.copy_(values)
     return store
