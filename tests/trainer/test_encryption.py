@@ -12,7 +12,7 @@ from desks import SIZE, make_desk
 
 from trainer.errors import TrainerError
 from trainer.links import Move, Place
-from trainer.parameter_server.certificates import make_identity
+from trainer.parameter_server.certificates import client_identity, service_identity
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.flight_server import Address, is_encrypted
 from trainer.parameter_server.service import serving
@@ -71,7 +71,7 @@ def test_a_proxy_of_the_environment_is_passed_by(
     link.close()
 
 
-@pytest.mark.parametrize("certificate", [None, make_identity("127.0.0.1").certificate])
+@pytest.mark.parametrize("certificate", [None, service_identity("127.0.0.1").certificate])
 def test_worker_that_does_not_know_the_certificate_gets_nowhere(
     address: Address, certificate: bytes | None
 ) -> None:
@@ -82,10 +82,23 @@ def test_worker_that_does_not_know_the_certificate_gets_nowhere(
     link.close()
 
 
+@pytest.mark.parametrize("has_other", [False, True])
+def test_caller_without_the_certificate_of_callers_gets_nowhere(
+    address: Address, has_other: bool
+) -> None:
+    other = client_identity()
+    shown = (other.certificate, other.key) if has_other else (b"", b"")
+    stranger = dataclasses.replace(address, client_certificate=shown[0], client_key=shown[1])
+    link = FlightLink(stranger, 0, timeout_s=20)
+    with pytest.raises(TrainerError, match="cannot be reached"):
+        link.start(THERE)
+    link.close()
+
+
 def test_worker_does_not_talk_to_a_service_without_the_certificate() -> None:
     desk = make_desk()
     with serving(desk, "127.0.0.1", encrypted=False) as address:
-        wary = dataclasses.replace(address, certificate=make_identity("127.0.0.1").certificate)
+        wary = dataclasses.replace(address, certificate=service_identity("127.0.0.1").certificate)
         link = FlightLink(wary, 0, timeout_s=20)
         with pytest.raises(TrainerError, match="cannot be reached"):
             link.start(THERE)
@@ -105,7 +118,7 @@ def test_worker_does_not_talk_to_another_host_under_the_certificate(address: Add
     ("host", "name"), [("192.0.2.7", "IPAddress"), ("2001:db8::1", "IPAddress"), ("a.b", "DNSName")]
 )
 def test_certificate_is_of_its_host_and_tolerates_a_clock_that_is_off(host: str, name: str) -> None:
-    identity = make_identity(host)
+    identity = service_identity(host)
     certificate = x509.load_pem_x509_certificate(identity.certificate)
     (alternative,) = certificate.extensions.get_extension_for_class(
         x509.SubjectAlternativeName
@@ -114,7 +127,7 @@ def test_certificate_is_of_its_host_and_tolerates_a_clock_that_is_off(host: str,
     now, hour = datetime.now(UTC), timedelta(hours=1)
     assert certificate.not_valid_before_utc < now - hour
     assert now + 24 * hour < certificate.not_valid_after_utc < now + 24 * 366 * hour
-    assert identity.key != make_identity(host).key
+    assert identity.key != service_identity(host).key
     assert "PRIVATE" not in repr(identity)
 
 

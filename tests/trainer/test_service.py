@@ -19,12 +19,14 @@ from trainer.parameter_server import wire
 from trainer.parameter_server.center_file import center_file
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.flight_server import Address
+from trainer.parameter_server.flight_server import VERSION_HEADER, Address
 from trainer.parameter_server.service import serving
 from trainer.strategies import CenterSettings
+from trainer.strategies.arithmetic import Layout
 
 HOST = "127.0.0.1"
 THERE = Place("there", 4711)
+PROGRESS = {"kind": "progress", "iteration": 5, "batch": 3, "loss": 0.5}
 
 
 @pytest.fixture
@@ -88,7 +90,8 @@ def test_steps_fetches_and_counts_cross_the_wire(desk: Desk, link: FlightLink) -
 
 def test_shared_centre_is_the_same_memory_for_driver_and_worker() -> None:
     settings = CenterSettings(is_locked=False, is_shared=True)
-    with center_file(SIZE, 2, 0, settings) as file:
+    layout = Layout((slice(0, SIZE),), ())
+    with center_file(SIZE, layout, settings, workers=2, servers=0) as file:
         desk = make_desk(settings=settings, file=file)
         with serving(desk, HOST) as address:
             link = FlightLink(address, 0, timeout_s=20)
@@ -113,8 +116,8 @@ def test_reports_arrive_with_the_rank_and_answers_carry_wishes(
     desk: Desk, link: FlightLink
 ) -> None:
     link.start(THERE)
-    assert link.report([{"kind": "progress", "loss": 0.5, "rank": 7}]) == Control()
-    assert desk.take_records() == [{"kind": "progress", "loss": 0.5, "rank": 0}]
+    assert link.report([PROGRESS | {"rank": 7}]) == Control()
+    assert desk.take_records() == [PROGRESS | {"rank": 0}]
     assert desk.take_records() == []
     desk.request_publication()
     desk.request_stop()
@@ -200,7 +203,6 @@ BAD_CALLS: list[tuple[Callable[[FlightLink], object], str]] = [
     (lambda link: link._act("explode", {}), "does not understand: KeyError"),
     (lambda link: link._exchange("explode", {}, []), "does not understand: KeyError"),
     (lambda link: link._exchange("exchange", {"sequence": 1}, []), "KeyError..iteration"),
-    (lambda link: link._act("report", {"records": 5}), "does not understand: TypeError"),
     (lambda link: link._act("finish", {"rank": "0"}), "expected a whole number; received '0'"),
     (lambda link: link._act("finish", {"rank": True}), "expected a whole number"),
     (lambda link: link._act("finish", {"rank": 10**30}), "expected a whole number"),
@@ -245,8 +247,8 @@ def test_nothing_is_open_without_a_token(address: Address, action: str) -> None:
 
 def exchange_raw(address: Address, command: bytes, batch: pa.RecordBatch) -> None:
     """Send a command and a batch as a client of its own would."""
-    token = f"Bearer {address.token}".encode()
-    options = flight.FlightCallOptions(20, headers=[(b"authorization", token)])
+    headers = [(b"authorization", f"Bearer {address.token}".encode()), (VERSION_HEADER, b"2")]
+    options = flight.FlightCallOptions(20, headers=headers)
     with flight.connect(address.location) as client:
         descriptor = flight.FlightDescriptor.for_command(command)
         writer, reader = client.do_exchange(descriptor, options)

@@ -1,8 +1,9 @@
-"""The certificate of one run's service: made for it, trusted by its workers alone, never stored."""
+"""The certificates of one run: made for it, trusted by its processes alone, never stored."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -22,24 +23,34 @@ class Identity:
     """A certificate and its key, as PEM.
 
     Attributes:
-        certificate: What a client has to trust.
-        key: Its private key; it does not leave this process.
+        certificate: What the other side has to trust.
+        key: Its private key.
     """
 
     certificate: bytes
     key: bytes = field(repr=False)
 
 
-def make_identity(host: str) -> Identity:
-    """Return a new key on the curve P-256 and a certificate, signed by itself, for `host`.
+def service_identity(host: str) -> Identity:
+    """Return a new identity of a service.
 
     Args:
-        host: The name or IP address by which clients reach the service.
+        host: The name or IP address by which clients reach it.
     """
+    return _make(ExtendedKeyUsageOID.SERVER_AUTH, [_name_of(host)])
+
+
+def client_identity() -> Identity:
+    """Return a new identity of those who may call a service."""
+    return _make(ExtendedKeyUsageOID.CLIENT_AUTH, [])
+
+
+def _make(usage: x509.ObjectIdentifier, names: Sequence[x509.GeneralName]) -> Identity:
+    """Return a new key on the curve P-256, and a certificate of it that is signed by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "torrefy")])
     now = datetime.now(UTC)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -47,13 +58,13 @@ def make_identity(host: str) -> Identity:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _SKEW)
         .not_valid_after(now + _VALIDITY)
-        .add_extension(x509.SubjectAlternativeName([_name_of(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return Identity(
-        certificate.public_bytes(serialization.Encoding.PEM),
+        builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM),
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any, final
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from trainer.links import Control, DriverLink, Move, Place, Pull, Record, Start, Traffic
 from trainer.parameter_server.flight_client import FlightClient
 from trainer.parameter_server.flight_server import Address
+from trainer.parameter_server.records import LONGEST_TEXT, portions
 from trainer.parameter_server.shared import map_shared
 
 
@@ -34,6 +36,7 @@ class FlightLink:
     def __init__(self, address: Address, rank: int, timeout_s: float) -> None:
         self._client, self._rank = FlightClient(address, timeout_s), rank
         self._attempt = self._sequence = self._meetings = 0
+        self._numbers = count(1)
 
     @property
     def traffic(self) -> Traffic:
@@ -73,7 +76,8 @@ class FlightLink:
 
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
         """See `DriverLink.publish`."""
-        self._exchange("publish", {"iteration": iteration}, [parameters, *history])
+        fields = {"number": next(self._numbers), "iteration": iteration}
+        self._exchange("publish", fields, [parameters, *history])
 
     def deposit(self, iteration: int, values: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
         """See `DriverLink.deposit`."""
@@ -89,7 +93,9 @@ class FlightLink:
 
     def report(self, records: Sequence[Record]) -> Control:
         """See `DriverLink.report`."""
-        answer = self._act("report", {"records": [dict(record) for record in records]})
+        for portion in portions(records):
+            fields = {"number": next(self._numbers), "records": portion}
+            answer = self._act("report", fields)
         return Control(**answer)
 
     def finish(self) -> None:
@@ -98,7 +104,8 @@ class FlightLink:
 
     def fail(self, message: str, details: str, *, is_lost_peer: bool) -> None:
         """See `DriverLink.fail`."""
-        self._act("fail", {"message": message, "details": details, "is_lost_peer": is_lost_peer})
+        short = {"message": message[:LONGEST_TEXT], "details": details[-LONGEST_TEXT:]}
+        self._act("fail", {**short, "is_lost_peer": is_lost_peer})
 
     def close(self) -> None:
         """Close the connection."""

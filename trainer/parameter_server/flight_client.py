@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.errors import TrainerError
 from trainer.links import PeerLostError, Traffic
 from trainer.parameter_server import wire
-from trainer.parameter_server.flight_server import PEER_LOST, Address
+from trainer.parameter_server.flight_server import PEER_LOST, VERSION_HEADER, Address
 
 T = TypeVar("T")
 
@@ -54,7 +54,11 @@ class FlightClient:
         self._sent = self._received = 0
         self._where = f"{whose} at {address}"
         self._client = flight.connect(
-            address.location, tls_root_certs=address.certificate, generic_options=_CHANNEL
+            address.location,
+            tls_root_certs=address.certificate,
+            cert_chain=address.client_certificate or None,
+            private_key=address.client_key or None,
+            generic_options=_CHANNEL,
         )
 
     def exchange(
@@ -114,7 +118,8 @@ class FlightClient:
 
     def _options(self) -> Any:
         token = f"Bearer {self._token}".encode()
-        return flight.FlightCallOptions(self._timeout_s, headers=[(b"authorization", token)])
+        headers = [(b"authorization", token), (VERSION_HEADER, b"%d" % wire.VERSION)]
+        return flight.FlightCallOptions(self._timeout_s, headers=headers)
 
     def _patiently(self, once: Callable[[], T]) -> T:
         deadline = time.monotonic() + self._patience_s

@@ -21,9 +21,12 @@ from torch import Tensor
 from trainer.errors import TrainerError
 from trainer.links import PeerLostError
 from trainer.parameter_server import wire
+from trainer.parameter_server.stalls import StallWatch
 
 logger = logging.getLogger(__name__)
 
+# Every call says in it which version of the protocol it is of; the first did not.
+VERSION_HEADER = b"torrefy-protocol"
 # The kind of a `PeerLostError` on its way to the client.
 PEER_LOST = "peer lost"
 # Bytes of an error's message: all that gRPC says at the end of a call has room in 8 KiB.
@@ -45,12 +48,16 @@ class Address:
         token: Every call must show it.
         certificate: Of the service, as PEM: the only one that a client accepts. None: calls are
             not encrypted.
+        client_certificate: Of those who may call, as PEM: the only one that the service accepts.
+        client_key: Its private key, as PEM.
     """
 
     host: str
     port: int
     token: str = field(repr=False)
     certificate: bytes | None = field(default=None, repr=False)
+    client_certificate: bytes = field(default=b"", repr=False)
+    client_key: bytes = field(default=b"", repr=False)
 
     @property
     def location(self) -> str:
@@ -96,6 +103,10 @@ class Endpoint:
 class FlightService(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow is untyped
     """Answers calls by name. Use `serving`.
 
+    Who does not show the token is refused before anything of a call is read that carries tensors;
+    the body of any other call has been read by then, and Flight sets no limit to it. With TLS no
+    such caller gets so far: it has no certificate.
+
     Args:
         endpoint: Where to listen, and by what to know friends.
         exchanges: Calls that carry tensors; each reads its own and answers by `answer`.
@@ -109,19 +120,25 @@ class FlightService(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow i
         actions: Mapping[str, ActionCall],
     ) -> None:
         address = endpoint.address
+        tls = {
+            "tls_certificates": [(address.certificate, endpoint.key)],
+            "verify_client": True,
+            "root_certificates": address.client_certificate,
+        }
+        self._exchanges, self._actions, self._watch = exchanges, actions, StallWatch()
         super().__init__(
             address.location,
-            tls_certificates=[(address.certificate, endpoint.key)] if address.certificate else None,
-            middleware={"token": _TokenCheck(address.token)},
+            middleware={"gate": _Gate(address.token)},
+            **(tls if address.certificate else {}),
         )
-        self._exchanges, self._actions = exchanges, actions
+        self._watch.start()
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """Run a call that carries tensors."""
-        del context
+        watched = self._watch.watched(context.peer())
         with _errors_as_flight():
             command = wire.decode(descriptor.command or b"")
-            self._exchanges[command["call"]](command, reader, writer)
+            self._exchanges[command["call"]](command, watched(reader), watched(writer))
 
     def do_action(self, context: Any, action: Any) -> list[bytes]:
         """Run a call that carries only JSON values."""
@@ -129,6 +146,21 @@ class FlightService(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow i
         with _errors_as_flight():
             result = self._actions[action.type](wire.decode(action.body.to_pybytes()))
             return [wire.encode(result)]
+
+    def shutdown(self) -> None:
+        """Take no more calls, and wait for the end of those under way."""
+        self._watch.hasten()
+        super().shutdown()
+        self._watch.close()
+
+    def _refuse(self, *call: Any) -> Any:
+        """Answer what Flight offers beyond the two."""
+        del call
+        raise flight.FlightServerError(
+            "there is no such call here: torrefy's are actions and exchanges"
+        )
+
+    do_get = do_put = list_flights = get_flight_info = get_schema = list_actions = _refuse
 
 
 @contextmanager
@@ -174,14 +206,15 @@ def make_endpoint(host: str, port: int, *, encrypted: bool) -> Endpoint:
         return Endpoint(Address(host, port, token))
     try:
         # Workers, which import this module too, need no such library.
-        from trainer.parameter_server.certificates import make_identity
+        from trainer.parameter_server.certificates import client_identity, service_identity
     except ImportError as error:
         raise TrainerError(
             f"encryption needs the library cryptography ({error}): pip install 'torrefy[spark]', "
             "or set encryption to off if the network is trusted"
         ) from error
-    identity = make_identity(host)
-    return Endpoint(Address(host, port, token, identity.certificate), identity.key)
+    own, clients = service_identity(host), client_identity()
+    address = Address(host, port, token, own.certificate, clients.certificate, clients.key)
+    return Endpoint(address, own.key)
 
 
 def answer(
@@ -221,6 +254,22 @@ def integer(command: Mapping[str, Any], name: str, *, least: int = 0) -> int:
     return value
 
 
+def number(command: Mapping[str, Any], name: str) -> float:
+    """Return a number in a command; see `integer`."""
+    value = command[name]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number; received {value!r}")
+    return float(value)
+
+
+def truth(command: Mapping[str, Any], name: str) -> bool:
+    """Return whether something is so that a command says; see `integer`."""
+    value = command[name]
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected true or false; received {value!r}")
+    return value
+
+
 def _check_bindable(host: str, port: int) -> None:
     """Refuse an address for the reason that the system gives; Flight would not tell it."""
     try:
@@ -240,8 +289,8 @@ def _check_bindable(host: str, port: int) -> None:
         ) from error
 
 
-class _TokenCheck(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow is untyped
-    """Refuses every call that does not show the token, before any of it is read."""
+class _Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow is untyped
+    """Refuses every call without the token or of another version, before its tensors are read."""
 
     def __init__(self, token: str) -> None:
         super().__init__()
@@ -252,6 +301,13 @@ class _TokenCheck(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyar
         shown = headers.get("authorization", [""])[0]
         if not hmac.compare_digest(str(shown).encode(), self._expected):
             raise flight.FlightUnauthenticatedError("the token of this run is missing or wrong")
+        version = headers.get(VERSION_HEADER.decode(), ["1"])[0]
+        if version != str(wire.VERSION):
+            raise flight.FlightServerError(
+                f"the service speaks version {wire.VERSION} of torrefy's protocol, the caller "
+                f"version {str(version)[:20]}: install the same torrefy on the driver and on all "
+                "executors"
+            )
 
 
 @contextmanager
@@ -266,6 +322,8 @@ def _errors_as_flight() -> Iterator[None]:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         message = f"a call that this service does not understand: {error!r}"
         raise _as_flight(message, error) from error
+    except OSError as error:  # as Arrow calls it when the caller has gone
+        raise _as_flight(f"the call broke off: {error}", error) from error
     except Exception as error:
         logger.exception("A call failed")
         raise _as_flight(f"an error in the service, see its log: {error!r}", error) from error
@@ -273,7 +331,8 @@ def _errors_as_flight() -> Iterator[None]:
 
 def _as_flight(message: str, error: Exception) -> Any:
     """Return what Flight sends: the message, and the kind of the error if its catchers ask."""
-    short = message.encode()[:_LONGEST_MESSAGE].decode(errors="ignore")
+    raw = message.encode(errors="replace")[:_LONGEST_MESSAGE]
+    short = raw.decode(errors="ignore")
     kind = PEER_LOST if isinstance(error, PeerLostError) else ""
     details = json.dumps({"message": short, "kind": kind}, ensure_ascii=False)
     return flight.FlightServerError(short[: _LONGEST_MESSAGE // 8], details.encode())

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.links import Move
 from trainer.parameter_server.books import Push
-from trainer.parameter_server.flight_server import integer
+from trainer.parameter_server.flight_server import integer, number, truth
 
 
 def read_push(command: Mapping[str, Any]) -> Push:
@@ -18,5 +18,5 @@ def read_push(command: Mapping[str, Any]) -> Push:
     """
     rank, attempt = integer(command, "rank"), integer(command, "attempt")
     sequence, iteration = integer(command, "sequence"), integer(command, "iteration")
-    move = Move(command["move"]["rule"], float(command["move"]["rate"]))
-    return Push(rank, attempt, sequence, iteration, move, bool(command["is_answered"]))
+    move = Move(command["move"]["rule"], number(command["move"], "rate"))
+    return Push(rank, attempt, sequence, iteration, move, truth(command, "is_answered"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -19,9 +20,11 @@ from trainer.parameter_server.flight_server import (
     FlightService,
     answer,
     integer,
+    truth,
 )
 from trainer.parameter_server.moves import check_finite
 from trainer.parameter_server.push_call import read_push
+from trainer.parameter_server.records import read_records
 
 # Values that workers may average beside those of the net: how far they are.
 _FIGURES = 64
@@ -57,6 +60,8 @@ class Service(FlightService):
 
     def __init__(self, desk: Desk, endpoint: Endpoint) -> None:
         self._desk = desk
+        self._lock = threading.Lock()
+        self._latest: dict[tuple[str, int], tuple[int, int]] = {}
         super().__init__(
             endpoint,
             exchanges={
@@ -114,7 +119,8 @@ class Service(FlightService):
         tensors = 1 + self._desk.slots
         flat = wire.receive(reader, self._desk.center.size * tensors)
         parameters, *history = flat.view(tensors, -1)
-        self._desk.publish(rank, attempt, integer(command, "iteration"), parameters, history)
+        if self._is_new("publish", command):
+            self._desk.publish(rank, attempt, integer(command, "iteration"), parameters, history)
         answer(writer, {}, [])
 
     def _deposit(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
@@ -146,9 +152,21 @@ class Service(FlightService):
         answer(writer, {}, [mean], dtype)
 
     def _report(self, command: dict[str, Any]) -> dict[str, Any]:
-        records = [dict(record) for record in command["records"]]
-        control = self._desk.report(integer(command, "rank"), integer(command, "attempt"), records)
+        records = read_records(command["records"])
+        new = records if self._is_new("report", command) else []
+        control = self._desk.report(integer(command, "rank"), integer(command, "attempt"), new)
         return asdict(control)
+
+    def _is_new(self, call: str, command: dict[str, Any]) -> bool:
+        """Return whether a call has not been made before: its answer may have been lost."""
+        rank, attempt = integer(command, "rank"), integer(command, "attempt")
+        number = integer(command, "number")
+        self._desk.center.check_attempt(rank, attempt)
+        with self._lock:
+            is_new = (attempt, number) > self._latest.get((call, rank), (0, 0))
+            if is_new:
+                self._latest[call, rank] = attempt, number
+            return is_new
 
     def _finish(self, command: dict[str, Any]) -> dict[str, Any]:
         self._desk.finish(integer(command, "rank"), integer(command, "attempt"))
@@ -160,7 +178,7 @@ class Service(FlightService):
             integer(command, "attempt"),
             str(command["message"]),
             str(command["details"]),
-            bool(command["is_lost_peer"]),
+            truth(command, "is_lost_peer"),
         )
         return {}
 
