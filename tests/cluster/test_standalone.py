@@ -41,7 +41,7 @@ def test_deepspark_learns(cluster: Standalone, folder: Path) -> None:
 
 
 class Killer:
-    """A poll that kills one of the workers' processes once training is under way."""
+    """A poll that kills one of the workers once training is under way."""
 
     def __init__(self, cluster: Standalone, recorder: Recorder) -> None:
         self._cluster, self._recorder = cluster, recorder
@@ -50,7 +50,10 @@ class Killer:
 
     def __call__(self) -> Action:
         if len(self._recorder.exchanges) >= 4 and not self.killed:
-            self.killed = python_workers(self._cluster, self._since)[:1]
+            found = python_workers(self._cluster, self._since)
+            # All of one executor: that which trains, and those that Spark keeps from earlier.
+            executors = [process.parent().ppid() for process in found]
+            self.killed = [p for p, e in zip(found, executors, strict=True) if e == executors[0]]
             for process in self.killed:
                 process.kill()
         return Action.NONE
@@ -71,13 +74,27 @@ def test_lost_asynchronous_worker_is_replaced_while_the_other_goes_on(
     assert {record["worker_iteration"] for record in recorder.exchanges} >= {3000}
 
 
-def test_lost_synchronous_worker_ends_the_run(cluster: Standalone, folder: Path) -> None:
+@pytest.mark.parametrize("strategy", ["sync", "sparknet", "easgd", "diloco"])
+def test_synchronous_run_that_loses_a_worker_is_as_if_it_had_not(
+    cluster: Standalone, folder: Path, strategy: str
+) -> None:
     recorder = Recorder()
     killer = Killer(cluster, recorder)
-    plan = make_plan("sparknet", 2, folder, max_iter=10**6, master=cluster.master)
-    with pytest.raises(TrainerError, match=r"worker [01] .*was lost: killed, or out of memory"):
-        run_plan(plan, folder, poll=killer, recorder=recorder, test_iter=[])
+    options = {} if strategy == "sync" else {"sync_interval": 3}
+    plans = [
+        make_plan(strategy, 2, folder, max_iter=1203, master=master, **options)
+        for master in (cluster.master, IN_PROCESS)
+    ]
+    real = run_plan(plans[0], folder, DROPOUT, poll=killer, recorder=recorder, test_interval=400)
+    oracle = run_plan(plans[1], folder, DROPOUT, test_interval=400)
     assert killer.killed
+    lost = [event for event in recorder.events if event[0] == "lost"]
+    assert len(lost) == 1
+    assert "was lost: killed, or out of memory" in lost[0][2]["message"]
+    torch.testing.assert_close(real.parameters, oracle.parameters, rtol=0, atol=1e-6)
+    torch.testing.assert_close(real.history[0], oracle.history[0], rtol=0, atol=1e-6)
+    assert real.recorder.tests == oracle.recorder.tests
+    assert real.result.samples == oracle.result.samples == 1203 * 5
 
 
 def test_too_few_executors_are_counted(cluster: Standalone, folder: Path) -> None:
