@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import TrainerError
-from trainer.links import CenterLink, Move, Pull
+from trainer.links import CenterLink, Move, Pull, Traffic
 from trainer.strategies.arithmetic import Layout
 
 
@@ -37,6 +37,11 @@ class CompressedLink:
     def __init__(self, link: CenterLink, dtype: torch.dtype, layout: Layout) -> None:
         self._link, self._dtype, self._layout = link, dtype, layout
         self._residual = torch.empty(0)
+
+    @property
+    def traffic(self) -> Traffic:
+        """See `CenterLink.traffic`."""
+        return self._link.traffic
 
     def exchange(
         self, sent: Tensor, move: Move, iteration: int, *, is_answered: bool = True

@@ -16,9 +16,10 @@ import torch
 from prototxt_parser.errors import PrototxtError
 from solvers import Callback, Solver, SolverError
 from trainer.caffe_log import WORKER_THREAD
+from trainer.compression import CompressedLink
 from trainer.errors import TrainerError
 from trainer.heartbeat import Heartbeat, LogRecords, beating
-from trainer.links import DriverLink, Group, PeerLostError, Place, Start, Traffic
+from trainer.links import CenterLink, DriverLink, Group, PeerLostError, Place, Start, Traffic
 from trainer.overlap import Inline, Overlap
 from trainer.plan import IN_PROCESS, DistributedPlan
 from trainer.strategies import Phase, Replica, get_strategy
@@ -96,6 +97,7 @@ class _Loop(Callback):
         self._strategy = get_strategy(plan.strategy)(plan.options)
         self._overlap = _overlap(plan)
         self._layout = Layout.of(solver.net.flat.segments)
+        self._link = group or _center_link(driver, plan.exchange_dtype, self._layout)
         self._share = plan.share(task.rank, plan.max_iter)
         self._offset = iterations_ahead(plan, task.rank)
         self._progress = plan.start_iteration
@@ -109,7 +111,7 @@ class _Loop(Callback):
 
     def run(self) -> None:
         """Alternate phases and exchanges."""
-        self._strategy.start(self._replica, self._group or self._driver)
+        self._strategy.start(self._replica, self._link)
         restore_strategy(self._strategy, self._start)
         self._heart.beat()
         if self._group is not None:
@@ -200,10 +202,9 @@ class _Loop(Callback):
         self._exchange_s += time.monotonic() - started
 
     def _exchange_with(self, replica: Replica) -> int:
-        link = self._group or self._driver
-        before = link.traffic
-        staleness = self._strategy.exchange(replica, link)
-        self._traffic = self._traffic + (link.traffic - before)
+        before = self._link.traffic
+        staleness = self._strategy.exchange(replica, self._link)
+        self._traffic += self._link.traffic - before
         return staleness
 
     def _settle(self, overlap: Overlap) -> None:
@@ -246,6 +247,13 @@ class _Loop(Callback):
             model = self._strategy.model(self._replica)
             self._driver.publish(self._progress, model, self._solver.history)
         return is_done
+
+
+def _center_link(driver: DriverLink, dtype: str, layout: Layout) -> CenterLink:
+    """Return what exchanges with the centre, in the type that is wanted."""
+    if dtype == "float32":
+        return driver
+    return CompressedLink(driver, getattr(torch, dtype), layout)
 
 
 def _overlap(plan: DistributedPlan) -> Overlap | None:

@@ -186,7 +186,7 @@ class _TurnLink:
         self._sequence += 1
         push = Push(self._rank, self._attempt, self._sequence, iteration, move, is_answered)
         pull = self._desk.exchange(push, sent.cpu().float())
-        self.traffic += Traffic(sent.nbytes, pull.center.nbytes)
+        self.traffic += Traffic(sent.nbytes, pull.center.numel() * sent.itemsize)
         self._turns.pass_on(self._rank)
         return Pull(pull.center.to(sent.device), pull.staleness)
 
