@@ -1,18 +1,24 @@
-"""Why Spark cannot start, found out before Java is."""
+"""Why Spark cannot start, found out before Java is; its settings."""
 
 import gc
+import logging
 import os
 import socket
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark import SparkContext
+from pyspark import SparkConf, SparkContext
 
 from tiny_task import make_plan
+from trainer.cli import train_main
 from trainer.cluster import open_cluster, session
-from trainer.cluster.session import open_context, spark_master
+from trainer.cluster.session import open_context
+from trainer.cluster.settings import check, complete, spark_master
+from trainer.commands.flags import spark_setting
 from trainer.errors import TrainerError
+from trainer.plan import DistributedPlan
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +41,10 @@ def java(folder: Path, script: str) -> Path:
 @pytest.mark.parametrize(
     ("master", "expected"),
     [
-        (None, "local[6,4]"),
-        ("local", "local[1,4]"),
-        ("local[3]", "local[3,4]"),
-        ("local[*]", "local[*,4]"),
+        (None, "local[6,1000]"),
+        ("local", "local[1,1000]"),
+        ("local[3]", "local[3,1000]"),
+        ("local[*]", "local[*,1000]"),
         ("local[3,7]", "local[3,7]"),
         ("spark://host:7077", "spark://host:7077"),
     ],
@@ -97,8 +103,116 @@ def test_missing_spark_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         open_cluster(make_plan("sparknet", 2, tmp_path, master=None))
 
 
-def test_executors_find_a_checkout(tmp_path: Path) -> None:
-    conf = session._settings(make_plan("sparknet", 2, tmp_path, threads=3), "spark://host:7077")
-    assert Path(conf.get("spark.executorEnv.PYTHONPATH"), "trainer", "worker.py").is_file()
+def test_the_master_of_spark_submit_is_taken(tmp_path: Path) -> None:
+    plan = make_plan("deepspark", 2, tmp_path, master=None)
+    assert spark_master(plan, "yarn") == "yarn"
+    assert spark_master(make_plan("deepspark", 2, tmp_path, master="yarn"), "yarn") == "yarn"
+    with pytest.raises(TrainerError, match=r"given the master yarn, and the run local\[2\]"):
+        spark_master(make_plan("deepspark", 2, tmp_path, master="local[2]"), "yarn")
+
+
+def completed(plan: DistributedPlan, master: str, **given: str) -> SparkConf:
+    conf = SparkConf(loadDefaults=False)
+    conf.setAll([(f"spark.{name.replace('_', '.')}", value) for name, value in given.items()])
+    complete(conf, plan, master)
+    return conf
+
+
+def test_settings_that_nobody_made_are_made(tmp_path: Path) -> None:
+    conf = completed(make_plan("sparknet", 2, tmp_path, threads=3), "spark://host:7077")
+    assert conf.get("spark.master") == "spark://host:7077"
     assert conf.get("spark.cores.max") == "6"
     assert conf.get("spark.task.cpus") == "3"
+    assert conf.get("spark.task.maxFailures") == "1000"
+    assert conf.get("spark.ui.enabled") is None
+    assert conf.get("spark.executorEnv.PYTHONPATH") is None
+
+
+def test_local_workers_find_a_checkout_and_have_no_page(tmp_path: Path) -> None:
+    conf = completed(make_plan("sparknet", 2, tmp_path), "local[2]")
+    assert Path(conf.get("spark.executorEnv.PYTHONPATH"), "trainer", "worker.py").is_file()
+    assert conf.get("spark.ui.enabled") == "false"
+
+
+def test_settings_of_the_user_stay(tmp_path: Path) -> None:
+    plan = make_plan("sparknet", 2, tmp_path, spark_conf=(("spark.cores.max", "9"),))
+    given = {"task_maxFailures": "7", "ui_enabled": "true", "network_timeout": "300s"}
+    conf = completed(plan, "spark://host:7077", cores_max="5", **given)
+    assert conf.get("spark.cores.max") == "9"
+    assert conf.get("spark.task.maxFailures") == "7"
+    assert conf.get("spark.ui.enabled") == "true"
+    assert conf.get("spark.network.timeout") == "300s"
+
+
+@pytest.mark.parametrize("master", ["yarn", "k8s://https://host:6443"])
+@pytest.mark.parametrize(("given", "expected"), [({}, "5"), ({"executor_cores": "4"}, "3")])
+def test_executors_are_as_many_as_the_workers_need(
+    tmp_path: Path, master: str, given: dict[str, str], expected: str
+) -> None:
+    conf = completed(make_plan("sparknet", 5, tmp_path, threads=2), master, **given)
+    assert conf.get("spark.executor.instances") == expected
+    assert conf.get("spark.executor.cores") == given.get("executor_cores", "2")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "spark.dynamicAllocation.enabled",
+            "true",
+            r"set spark\.dynamicAllocation\.enabled to fal",
+        ),
+        (
+            "spark.excludeOnFailure.enabled",
+            "true",
+            r"set spark\.excludeOnFailure\.enabled to false",
+        ),
+        ("spark.task.cpus", "2", r"uses 3 threads, and spark\.task\.cpus gives it 2 core"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(
+    tmp_path: Path, name: str, value: str, message: str
+) -> None:
+    plan = make_plan("deepspark", 2, tmp_path, threads=3, spark_conf=((name, value),))
+    conf = completed(plan, "spark://host:7077")
+    with pytest.raises(TrainerError, match=message):
+        check(conf, plan)
+
+
+@pytest.mark.parametrize("text", ["spark.x", "x=y", "=", "--master=yarn"])
+def test_a_setting_has_a_name_of_sparks_and_a_value(text: str) -> None:
+    assert spark_setting("spark.x.y=a=b") == ("spark.x.y", "a=b")
+    with pytest.raises(ArgumentTypeError, match=r"expected spark\.NAME=VALUE"):
+        spark_setting(text)
+
+
+def test_settings_of_spark_need_spark(capsys: pytest.CaptureFixture[str]) -> None:
+    net = ["--net", "cifar10_quick.prototxt", "--conf", "spark.x=y", "--dry-run"]
+    for words in (net, [*net, "--workers", "2", "--master", "in-process"]):
+        assert train_main(words) == 2
+        assert "--conf sets Spark" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("encryption", "host", "authenticate", "expected"),
+    [
+        ("auto", "10.0.0.7", "false", True),
+        ("auto", "10.0.0.7", "true", False),
+        ("auto", "127.0.0.1", "false", False),
+        ("on", "localhost", "false", True),
+        ("off", "10.0.0.7", "false", False),
+    ],
+)
+def test_keys_in_the_clear_are_warned_of(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    encryption: str,
+    host: str,
+    authenticate: str,
+    expected: bool,
+) -> None:
+    plan = make_plan("deepspark", 2, tmp_path, encryption=encryption)
+    conf = completed(plan, "spark://host:7077", driver_host=host, authenticate=authenticate)
+    with caplog.at_level(logging.WARNING, "trainer"):
+        session._warn_of_plain_rpc(conf, plan)
+    assert [("spark.authenticate is off" in text) for text in caplog.messages] == [True] * expected

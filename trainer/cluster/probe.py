@@ -6,17 +6,23 @@ executor's Java process to its Python. So what is missing is told of all hosts a
 
 from __future__ import annotations
 
+import importlib
 import json
+import pickle
 import re
+import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
+from pyspark.errors import PySparkException
 
 from trainer.errors import TrainerError
+from trainer.extensions import Extensions
 
 # Of the distributions that workers import: the module, and what setup.cfg asks of it.
 REQUIRED = {
@@ -97,6 +103,51 @@ def check_executors(
         )
 
 
+def check_imports(
+    context: SparkContext, slots: int, extensions: Extensions, timeout_s: float
+) -> None:
+    """Refuse executors that cannot import what workers run; those that can have it then.
+
+    What a worker raises before it has reached the driver, Spark would only try again.
+
+    Args:
+        context: Our code has been sent to its executors.
+        slots: Tasks that run at once.
+        extensions: The user's modules.
+        timeout_s: Longest wait for all of them.
+
+    Raises:
+        TrainerError: Says of every host what cannot be imported.
+    """
+    parcel = pickle.dumps(extensions)
+
+    def attempt(numbers: Iterable[int]) -> Iterator[str]:  # travels whole: it needs no module here
+        del numbers
+        try:
+            importlib.import_module("trainer.cluster.spark")
+            pickle.loads(parcel).install()
+        except Exception as error:  # whatever it is, the driver has to name it
+            yield f"  {socket.gethostname()}: {type(error).__name__}: {error}"
+
+    group = "torrefy: importing what workers run"
+    context.setJobGroup(group, group, interruptOnCancel=True)
+    timer = threading.Timer(timeout_s, context.cancelJobGroup, (group,))
+    timer.start()
+    try:
+        found = context.parallelize(range(slots), slots).mapPartitions(attempt).collect()
+    except (Py4JError, PySparkException) as error:
+        raise TrainerError(
+            f"the executors have not imported in {timeout_s:g} s what workers run: {_why(error)}"
+        ) from error
+    finally:
+        timer.cancel()
+        context._jsc.clearJobGroup()
+    if found:
+        raise TrainerError(
+            "workers cannot run on these executors:\n" + "\n".join(sorted(set(found)))
+        )
+
+
 def describe(found: Findings) -> str:
     """Return what keeps workers from running on an executor, or ""."""
     own = "{}.{}".format(*sys.version_info[:2])
@@ -152,7 +203,7 @@ def _look(
     return [Findings(*json.loads(line)) for line in lines]
 
 
-def _why(error: Py4JError) -> str:
+def _why(error: Py4JError | PySparkException) -> str:
     java: Any = getattr(error, "java_exception", None)
     if java is not None and "TimeoutException" in java.getClass().getName():
         return "they did not answer in time"

@@ -21,7 +21,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 
 from trainer.cluster.packing import installed_modules
-from trainer.cluster.probe import check_executors
+from trainer.cluster.probe import check_executors, check_imports
 from trainer.cluster.settings import (
     check,
     complete,
@@ -79,6 +79,7 @@ def _prepare(context: SparkContext, plan: DistributedPlan) -> None:
     _warn_of_plain_rpc(context.getConf(), plan)
     check_executors(context, slots, installed_modules(plan.extensions), plan.start_timeout_s)
     ship(context, plan.extensions)
+    check_imports(context, slots, plan.extensions, plan.start_timeout_s)
 
 
 def _start(plan: DistributedPlan) -> SparkContext:

@@ -19,13 +19,15 @@ def ship(context: SparkContext, extensions: Extensions) -> None:
 
     Args:
         context: Where the tasks will run.
-        extensions: Already installed here.
+        extensions: The user's modules, which are imported here, too.
 
     Raises:
         TrainerError: The code cannot be packed.
+        UsageError: A module cannot be imported.
     """
     if is_local(str(context.master)):
         return
+    extensions.install()
     folder = Path(context._temp_dir or "")  # lives as long as the context, which sends it later too
     archives = (torrefy_archive(folder), modules_archive(extensions, folder))
     there = {uri.rpartition("/")[2] for uri in context.listFiles}

@@ -27,6 +27,7 @@ from trainer.cluster.dataframe.model_files import TrainedNet, describe, load_fil
 from trainer.cluster.dataframe.nets import FrozenNet, Prediction
 from trainer.cluster.dataframe.params import PredictionParams
 from trainer.cluster.dataframe.summary import TrainingSummary
+from trainer.cluster.shipping import ship
 from trainer.errors import UsageError
 
 _RESULT = "torrefy result"
@@ -141,6 +142,7 @@ class CaffeModel(Model, PredictionParams, MLReadable["CaffeModel"], MLWritable):
         """Return the net where executors find it; it goes to each of them once."""
         context = dataset.sparkSession.sparkContext
         if self._broadcast is None or self._application != context.applicationId:
+            ship(context, self.extensions())
             deployed = self._trained.deployed
             net = FrozenNet(
                 NetDefinition(deployed.net),
