@@ -483,6 +483,26 @@ def test_a_server_that_cannot_start_says_why() -> None:
         pass
 
 
+def test_a_server_killed_before_it_serves_is_started_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = set(psutil.Process().children())
+
+    def kill() -> None:
+        while not (new := set(psutil.Process().children()) - before):
+            time.sleep(0.005)
+        for process in new:
+            process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with served(1) as run:
+        killer.join()
+        run.links[0].exchange(torch.ones(SIZE), ELASTIC, 1)
+    (told,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert told == "The server of range 0 of the centre does not start: it ended with SIGKILL"
+
+
 def test_no_servers_are_asked_for_and_none_started() -> None:
     shared = CenterFile("/there", 9, LAYOUT, CenterSettings(is_shared=True), 1, 0)
     for file in (None, shared):

@@ -102,6 +102,10 @@ def _reserved(host: str, port: int) -> Iterator[int]:
         yield int(holder.getsockname()[1])
 
 
+class _KilledError(TrainerError):
+    """A process was ended by a signal."""
+
+
 @final
 class _Server:
     """One range's process, and the thread that starts it and replaces it.
@@ -134,7 +138,7 @@ class _Server:
 
     def _run(self) -> None:
         try:
-            process: subprocess.Popen[str] | None = self._start()
+            process: subprocess.Popen[str] | None = self._start_first()
         except Exception as error:  # whatever it is, the caller of `wait` has to see it
             self._error = error
             return
@@ -150,6 +154,17 @@ class _Server:
                 *(self._name.capitalize(), process.pid, reason),
             )
             process = self._replace()
+
+    def _start_first(self) -> subprocess.Popen[str]:
+        """Start a process, and again if it is killed before it serves."""
+        deadline = time.monotonic() + self._start_s
+        while True:
+            try:
+                return self._start()
+            except _KilledError as error:
+                if time.monotonic() > deadline or self._is_closing.wait(_PAUSE_S):
+                    raise
+                logger.warning("%s does not start: %s", self._name.capitalize(), error)
 
     def _replace(self) -> subprocess.Popen[str] | None:
         """Start a process, and again until it serves; None if that is not wanted any more."""
@@ -194,9 +209,12 @@ class _Server:
             if time.monotonic() > deadline:
                 raise TrainerError(f"it did not start in {self._start_s:g} s: the machine is busy?")
         report = said.readline().strip()
+        if not report:
+            code = process.wait(_END_S)
+            kind = _KilledError if code < 0 else TrainerError
+            raise kind(f"it ended with {_how(code)}")
         if report != READY:
-            code = process.wait(_END_S) if not report else 0
-            raise TrainerError(report or f"it ended with {_how(code)}; its own words are above")
+            raise TrainerError(report)
 
     def _watch(self, process: subprocess.Popen[str]) -> str | None:
         """Return why a process has to be replaced; None if the run is over."""
