@@ -195,18 +195,17 @@ class _Run:
                 self._tally.tell("lost", message=str(error), resumed_at=iteration)
                 desk = self._desk(given)
         if not self._strategy.is_synchronous:
-            self._examiner.load(submission.center())
+            submission.load_center()
 
     def _after_loss(self, desk: Desk) -> Given:
         """Return what the next submission begins with."""
         if not self._strategy.is_synchronous:  # nothing is lost: the centre is here
-            center = desk.center
-            given = self._given(None)
+            center = desk.center.snapshot()
             return replace(
-                given,
-                parameters=center.copy(),
+                self._given(None),
+                parameters=center.parameters,
                 iterations=center.iterations,
-                center_state=center.state(),
+                center_state=center.state,
             )
         latest = self._saver.latest() if self._saver is not None else None
         if latest is None:

@@ -12,6 +12,7 @@ from solvers import Action, Solver
 from trainer.cluster.base import Cluster
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.examiner import Examiner
+from trainer.parameter_server.center import Snapshot
 from trainer.parameter_server.desk import Desk, Milestone
 from trainer.plan import DistributedPlan
 from trainer.saving import Saver
@@ -84,10 +85,12 @@ class Submission:
         if run.error is not None and not self._desk.roster.is_over_without_some:
             raise self._reason(run.error) from run.error
 
-    def center(self) -> Milestone:
-        """Return the centre as it is, and where the run is by it."""
-        center = self._desk.center
-        return Milestone(self._plan.progress(center.worker_iterations), center.copy())
+    def load_center(self) -> Snapshot:
+        """Bring the driver's solver to the centre as it is."""
+        snapshot = self._desk.center.snapshot()
+        progress = self._plan.progress(sum(snapshot.iterations))
+        self._examiner.load(Milestone(progress, snapshot.parameters))
+        return snapshot
 
     def _attend(self, run: _Background) -> None:
         """Pass on wishes and take what comes, until the workers have ended and all is taken."""
@@ -116,7 +119,7 @@ class Submission:
 
     def _obey(self, action: Action) -> None:
         if action is Action.SNAPSHOT and not self._in_group:
-            self._examiner.load(self.center())
+            self.load_center()
             self._examiner.snapshot()
             return
         self._examiner.obey(action)
@@ -133,7 +136,7 @@ class Submission:
             return
         if self._in_group:
             self._saver.add_state(self._solver, metric)
-        elif metric is not None:
+        elif metric is not None or self._saver.is_due:
             self._save_center(self._saver, metric)
         self._saver.complete()
 
@@ -144,12 +147,12 @@ class Submission:
         if self._in_group:
             self._saver.complete()
         elif self._saver.is_due:
-            self._examiner.load(self.center())
             self._save_center(self._saver, None)
 
     def _save_center(self, saver: Saver, metric: float | None) -> None:
-        center = self._desk.center
-        saver.save(self._solver, center.iterations, center.state(), metric)
+        """Make a checkpoint of the centre; `metric` is of it a moment ago."""
+        snapshot = self.load_center()
+        saver.save(self._solver, snapshot.iterations, snapshot.state, metric)
 
     def _watch(self) -> None:
         """Look for workers that have fallen silent, and for a run that has been given up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import final
 
 from torch import Tensor
@@ -17,6 +18,21 @@ from trainer.parameter_server.moves import check_finite, check_move
 from trainer.parameter_server.store import open_store
 from trainer.strategies.arithmetic import Layout, may_push
 from trainer.strategies.base import CenterSettings
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A centre at a moment.
+
+    Attributes:
+        parameters: Shape (P,).
+        iterations: That each worker had brought in.
+        state: See `Center.state`.
+    """
+
+    parameters: Tensor
+    iterations: list[int]
+    state: list[Tensor]
 
 
 @final
@@ -142,6 +158,11 @@ class Center:
         with self._exchanging:
             has_squares = self._store.squares.numel() > 0
             return [self._store.copy(self._store.squares)] if has_squares else []
+
+    def snapshot(self) -> Snapshot:
+        """Return the centre with what goes with it; of one moment, if exchanges are locked."""
+        with self._exchanging:
+            return Snapshot(self.copy(), list(self._books.iterations), self.state())
 
     def fetch(self, rank: int, attempt: int) -> Tensor:
         """Return the centre to a worker, which has then seen all updates.
