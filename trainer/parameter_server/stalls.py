@@ -122,8 +122,22 @@ def cut(peer: str) -> None:
     """
     host, _, port = unquote(peer).partition(":")[2].rpartition(":")
     for name in Path("/dev/fd").iterdir():
-        # A duplicate, because the number may become another file's meanwhile. What raises is no
-        # connection, or closed by now.
-        with suppress(OSError), socket.socket(fileno=os.dup(int(name.name))) as connection:
-            if connection.getpeername()[:2] == (host.strip("[]"), int(port)):
+        with suppress(OSError), _duplicate(int(name.name)) as connection:
+            other = connection.getpeername()
+            # A socket for both kinds of addresses shows an old one as a new one.
+            if (other[0].removeprefix("::ffff:"), other[1]) == (host.strip("[]"), int(port)):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """Return a socket of one's own for the same connection: the number may become another's.
+
+    Raises:
+        OSError: It is no socket, or closed by now.
+    """
+    own = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=own)
+    except OSError:
+        os.close(own)
+        raise
