@@ -18,7 +18,7 @@ from trainer.coordinator import RunResult, run_distributed
 from trainer.data.feed import open_feed
 from trainer.describe import metrics_path
 from trainer.device import log_gpus
-from trainer.errors import UsageError
+from trainer.errors import TrainerError, UsageError
 from trainer.metrics import MetricsCallback, MetricsFile
 from trainer.plan import DistributedPlan
 from trainer.progress import ProgressBar
@@ -130,7 +130,10 @@ def _report(run: RunResult, observer: Observer, store: CheckpointStore | None) -
     for line in table:
         logger.info("%s", line)
     if store is not None and not run.is_stopped_early:
-        store.finish()
+        try:
+            store.finish()
+        except TrainerError as error:
+            logger.warning("The run has finished, which could not be noted: %s", error)
     return table
 
 

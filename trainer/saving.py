@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
+from prototxt_parser.errors import WriteError
 from solvers import Solver
 from solvers.snapshots import write_files
 from trainer.errors import TrainerError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # they need pyarrow, which a run without checkpoints does not
 logger = logging.getLogger(__name__)
 
 _STATE = "state"
+_FAILURES = (TrainerError, WriteError, OSError)
 _CENTER = "center.arrow"
 _SMALL_PARAMETERS = 1_000_000
 _LARGE_INTERVAL_S, _FREQUENT_INTERVAL_S = 60.0, 1.0
@@ -73,6 +75,7 @@ class Saver:
         self._last = time.monotonic()
         self._drafts: dict[int, _Draft] = {}
         self._lock = threading.Lock()
+        self._failure = ""
 
     @property
     def is_due(self) -> bool:
@@ -99,8 +102,9 @@ class Saver:
                     count += chunk.numel()
                     writer.write(chunk)
         except TrainerError as error:
-            logger.warning("No checkpoint of iteration %d: %s", iteration, error)
-            self._give_up(iteration)
+            self._give_up(iteration, error)
+            for _ in chunks:  # the worker waits until all has been taken
+                pass
             return
         with self._lock:
             draft.deposits[rank] = {"values": dict(values), "size": count}
@@ -125,15 +129,16 @@ class Saver:
             return
         try:
             _write_solver(draft.pending, solver)
-        except TrainerError as error:
-            logger.warning("No checkpoint of iteration %d: %s", solver.iteration, error)
-            self._give_up(solver.iteration)
+        except _FAILURES as error:
+            self._give_up(solver.iteration, error)
             return
         draft.values, draft.metric = self._values([]), metric
 
     def complete(self) -> None:
         """Complete every checkpoint of which all parts are there."""
-        for iteration, draft in list(self._drafts.items()):
+        with self._lock:
+            drafts = list(self._drafts.items())
+        for iteration, draft in drafts:
             if draft.values is None or len(draft.deposits) < self._plan.num_workers:
                 continue
             deposits = [draft.deposits[rank] for rank in range(self._plan.num_workers)]
@@ -142,8 +147,7 @@ class Saver:
                 with self._lock:
                     del self._drafts[iteration]
             except TrainerError as error:
-                logger.warning("No checkpoint of iteration %d: %s", iteration, error)
-                self._give_up(iteration)
+                self._give_up(iteration, error)
 
     def save(
         self,
@@ -170,8 +174,8 @@ class Saver:
                     write_tensors(sink, center_state)
                 values = {**self._values(iterations), "center_tensors": len(center_state)}
                 pending.commit(values, metric)
-        except TrainerError as error:
-            logger.warning("No checkpoint of iteration %d: %s", solver.iteration, error)
+        except _FAILURES as error:
+            self._warn(solver.iteration, error)
 
     def discard(self) -> None:
         """Give up what is not complete: its workers have ended."""
@@ -182,11 +186,19 @@ class Saver:
         """Return the newest whole checkpoint."""
         return self._store.latest()
 
-    def _give_up(self, iteration: int) -> None:
+    def _give_up(self, iteration: int, error: Exception | None = None) -> None:
         with self._lock:
             draft = self._drafts.pop(iteration, None)
         if draft is not None:
             draft.pending.discard()
+        if error is not None:
+            self._warn(iteration, error)
+
+    def _warn(self, iteration: int, error: Exception) -> None:
+        """Log a failure; one that lasts only once."""
+        level = logging.DEBUG if str(error) == self._failure else logging.WARNING
+        logger.log(level, "No checkpoint of iteration %d: %s", iteration, error)
+        self._failure = str(error)
 
     def _values(self, iterations: Sequence[int]) -> dict[str, Any]:
         plan = self._plan
