@@ -93,7 +93,7 @@ class DistributedPlan:
         threads: Cores, and threads of PyTorch, of each worker.
         master: Spark master; None for `local[...]` with a core per thread; "in-process" for no
             Spark: the workers take turns in this process.
-        port: Port of the driver's service; 0 for any free one.
+        port: Port of the driver's service, and `servers` after it; 0 for any free ones.
         start_timeout_s: Longest wait for Spark to offer a place to every worker.
         wait_timeout_s: Longest wait of one process for another after that.
         task_attempts: How often in a row a worker, or all workers of a synchronous run, may be lost

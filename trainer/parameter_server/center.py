@@ -160,7 +160,11 @@ class Center:
             return [self._store.copy(self._store.squares)] if has_squares else []
 
     def snapshot(self) -> Snapshot:
-        """Return the centre with what goes with it; of one moment, if exchanges are locked."""
+        """Return the centre with what goes with it.
+
+        It is of one moment if exchanges are locked. Ranges that others serve may be ahead of the
+        iterations by the pushes under way.
+        """
         with self._exchanging:
             return Snapshot(self.copy(), list(self._books.iterations), self.state())
 

@@ -48,8 +48,8 @@ class Downpour(Strategy[CenterLink, DownpourOptions]):
     An update is what the worker's solver subtracts: multipliers, decay and momentum are in it. For
     SGD without momentum at a constant rate it is proportional to the gradient, and Adagrad, which
     does not see the scale, steps as the paper's. BatchNorm's statistics are not fetched: the
-    centre's move by 1/K to the worker's. With the last push whatever is left goes out. A resumed
-    run starts with s = 0.
+    centre's move by 1/K to the worker's. With the last push whatever is left goes out. A run
+    that goes on from Caffe's snapshot, and not from a checkpoint, starts with s = 0.
 
     Source: Dean et al. 2012 (Downpour SGD), section 4.1 and algorithm 7.1; the subtraction is that
         of deepspark/deepspark.
