@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Every call says in it which version of the protocol it is of; the first did not.
 VERSION_HEADER = b"torrefy-protocol"
+_METHODS = (flight.FlightMethod.DO_EXCHANGE, flight.FlightMethod.DO_ACTION)
 # The kind of a `PeerLostError` on its way to the client.
 PEER_LOST = "peer lost"
 # Bytes of an error's message: all that gRPC says at the end of a call has room in 8 KiB.
@@ -152,15 +153,6 @@ class FlightService(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow i
         self._watch.hasten()
         super().shutdown()
         self._watch.close()
-
-    def _refuse(self, *call: Any) -> Any:
-        """Answer what Flight offers beyond the two."""
-        del call
-        raise flight.FlightServerError(
-            "there is no such call here: torrefy's are actions and exchanges"
-        )
-
-    do_get = do_put = list_flights = get_flight_info = get_schema = list_actions = _refuse
 
 
 @contextmanager
@@ -290,14 +282,16 @@ def _check_bindable(host: str, port: int) -> None:
 
 
 class _Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow is untyped
-    """Refuses every call without the token or of another version, before its tensors are read."""
+    """Refuses calls without the token, of another version, or of Flight's other kinds.
+
+    That is before a call's tensors are read.
+    """
 
     def __init__(self, token: str) -> None:
         super().__init__()
         self._expected = f"Bearer {token}".encode()
 
     def start_call(self, info: Any, headers: dict[str, list[str]]) -> None:
-        del info
         shown = headers.get("authorization", [""])[0]
         if not hmac.compare_digest(str(shown).encode(), self._expected):
             raise flight.FlightUnauthenticatedError("the token of this run is missing or wrong")
@@ -308,6 +302,8 @@ class _Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow is
                 f"version {str(version)[:20]}: install the same torrefy on the driver and on all "
                 "executors"
             )
+        if info.method not in _METHODS:
+            raise flight.FlightServerError("there is no such call here: only actions and exchanges")
 
 
 @contextmanager
