@@ -273,6 +273,9 @@ def test_bad_rows_are_named(
         ({"weight_col": "words"}, "weightCol: expected numbers"),
         ({"strategy": "sparknut"}, 'unknown strategy "sparknut".*sparknet'),
         ({"strategy_params": {"sync_intervall": 3}}, r'strategyParams: .*did you mean "sync_int'),
+        ({"run_params": {"encription": "on"}}, r'runParams: .*did you mean "encryption"'),
+        ({"run_params": {"servers": "two"}}, "runParams: servers: expected a value like 0"),
+        ({"run_params": {"overlap": True}}, "overlap: .*exchange together"),
         ({"solver_params": {"base_rl": 3}}, r'solverParams: .*"base_rl"; did you mean "base_lr"'),
         (
             {"strategy": "sparknet", "strategy_params": {"warm_start": 3}},

@@ -103,7 +103,9 @@ class CaffeEstimator(
         texts = print_text(training.definition.param), print_text(param)
         model = CaffeModel(TrainedNet(*texts, weights, deployed))
         numbers = result.iteration, result.samples, result.seconds
-        model.summary = TrainingSummary(*numbers, tuple(losses.losses), before, after)
+        model.summary = TrainingSummary(
+            *numbers, tuple(losses.losses), before, after, result.workers
+        )
         return self._copyValues(model._resetUid(self.uid))
 
     def _dealt(self, rows: DataFrame, training: Side, dataset: DataFrame) -> DataFrame:

@@ -136,6 +136,11 @@ class TrainingParams(
     strategyParams = _param(
         "strategyParams", "settings of the strategy by name, as in sync_interval.", _to_settings
     )
+    runParams = _param(
+        "runParams",
+        "settings of the run by name, as in encryption, servers, overlap or straggler_s.",
+        _to_settings,
+    )
     numWorkers = _param("numWorkers", "tasks that train at once (>= 1).", TypeConverters.toInt)
     device = _param(
         "device", "PyTorch device of the workers: cpu or cuda.", TypeConverters.toString

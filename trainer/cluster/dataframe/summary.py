@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from trainer.tally import WorkerTotals
+
 
 @dataclass(frozen=True)
 class TrainingSummary:
@@ -19,6 +21,7 @@ class TrainingSummary:
         initial_validation: Means over the rows held out before training, by the blob of the TEST
             net; {} if there are no such rows, or the solver has `test_initialization: false`.
         validation: The same after training.
+        workers: What each worker did: starts, seconds, bytes, staleness.
     """
 
     iterations: int
@@ -27,6 +30,7 @@ class TrainingSummary:
     loss_history: tuple[tuple[int, float], ...]
     initial_validation: Mapping[str, float]
     validation: Mapping[str, float]
+    workers: tuple[WorkerTotals, ...] = ()
 
 
 @final

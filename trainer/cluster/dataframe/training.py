@@ -32,6 +32,12 @@ _NOT_IN_FIT = (
 )
 
 
+_RUN_SETTINGS = (
+    *("encryption", "servers", "exchange_dtype", "overlap", "port", "task_attempts"),
+    *("straggler_s", "replaces_stragglers", "start_timeout_s", "wait_timeout_s"),
+)
+
+
 def read_files(params: TrainingParams) -> tuple[SolverParameter, NetDefinition | None]:
     """Return the solver's settings, the overriding ones included, and the net if one is named.
 
@@ -80,7 +86,23 @@ def make_plan(params: TrainingParams, param: SolverParameter, threads: int) -> D
         device=params.getOrDefault(params.device),
         threads=threads,
         extensions=params.extensions(),
+        **_run_settings(params.optional(params.runParams) or {}),
     )
+
+
+def _run_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a plan that a user gives by name."""
+    defaults = {each.name: each.default for each in fields(DistributedPlan)}
+    for name, value in settings.items():
+        if name not in _RUN_SETTINGS:
+            hint = did_you_mean(name, _RUN_SETTINGS) or f"; it has {', '.join(_RUN_SETTINGS)}"
+            raise UsageError(f'runParams: a run has no setting "{name}"{hint}')
+        kind = type(defaults[name])
+        if not isinstance(value, int if kind is float else kind) and type(value) is not kind:
+            raise UsageError(
+                f"runParams: {name}: expected a value like {defaults[name]!r}; received {value!r}"
+            )
+    return dict(settings)
 
 
 def _options(kind: type[Options], settings: Mapping[str, Any]) -> Options:
