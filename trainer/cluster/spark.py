@@ -168,7 +168,8 @@ class Job:
         torch.set_num_threads(task.plan.threads)
         timeout_s = task.plan.wait_timeout_s
         with ExitStack() as stack:
-            driver = FlightLink(self.address, task.rank, timeout_s + _GRACE_S)
+            # A network that is cut may heal; a driver that is gone takes its executors with it.
+            driver = FlightLink(self.address, task.rank, timeout_s + _GRACE_S, timeout_s)
             link: DriverLink = stack.enter_context(closing(driver))
             if self.ranges is not None:
                 ranged = RangedLink(link, self.ranges, task.rank, timeout_s + _GRACE_S)

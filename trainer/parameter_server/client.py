@@ -28,13 +28,17 @@ class FlightLink:
         address: The driver's service.
         rank: This worker.
         timeout_s: Deadline of every call.
+        patience_s: How long a driver that cannot be reached is tried again.
 
     Raises (every method):
         TrainerError: The driver refuses, or does not answer in time.
     """
 
-    def __init__(self, address: Address, rank: int, timeout_s: float) -> None:
-        self._client, self._rank = FlightClient(address, timeout_s), rank
+    def __init__(
+        self, address: Address, rank: int, timeout_s: float, patience_s: float = 2.5
+    ) -> None:
+        self._client = FlightClient(address, timeout_s, patience_s=patience_s)
+        self._rank = rank
         self._attempt = self._sequence = self._meetings = 0
         self._numbers = count(1)
 
