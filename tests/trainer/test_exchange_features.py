@@ -88,6 +88,7 @@ def test_an_exchange_that_fails_is_told_when_it_is_settled() -> None:
         ("sync", {"exchange_dtype": "float16"}, "exchange_dtype: .* exchange together"),
         ("diloco", {"servers": 2}, "servers: .* exchange together"),
         ("hogwild", {"servers": 1}, "share the memory"),
+        ("deepspark", {"servers": 2}, "servers: .* in-process starts none"),
         ("hogwild", {"exchange_dtype": "bfloat16"}, "share the memory"),
         ("asysg", {"overlap": True}, "staler than strategy asysg allows"),
     ],

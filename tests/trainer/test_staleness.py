@@ -96,6 +96,7 @@ def test_waiting_ends_as_soon_as_it_may(event: str) -> None:
     step(center, 0, 1)
     waiting = threading.Thread(target=step, args=(center, 0, 2))
     waiting.start()
+    waiting.join(timeout=0.1)  # it waits by then, most likely
     {
         "push": lambda: step(center, 1, 1),
         "leave": lambda: center.leave(1, 1),

@@ -117,9 +117,10 @@ class Center:
         Returns:
             The attempt's number, and the iterations that earlier ones have brought in.
         """
-        with self._writing:
+        with self._changed, self._writing:
             attempt, iteration = self._books.register(rank)
             self._store.register(rank, attempt)
+            self._changed.notify_all()  # it has no update under way any more that is too old
             return attempt, iteration
 
     def check_attempt(self, rank: int, attempt: int) -> None:
