@@ -1,5 +1,7 @@
 """Desks with a small centre, for the tests of what workers and driver say to each other."""
 
+import socket
+
 import torch
 
 from trainer.parameter_server.center_file import CenterFile
@@ -26,3 +28,13 @@ def make_desk(
     layout = Layout((slice(0, size),), ())
     given = Given(torch.arange(size).float(), [torch.ones(size)], layout, [0, 0])
     return Desk(plan, Milestones(20, 0), given, settings, depository, file)
+
+
+def has_ipv6() -> bool:
+    """Return whether this machine has an IPv6 loopback."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

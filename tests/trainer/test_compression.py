@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainer.compression import CompressedLink, narrowed
 from trainer.errors import TrainerError
-from trainer.links import Move, Place, Pull
+from trainer.links import Move, Place, Pull, Traffic
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
 from trainer.parameter_server.service import serving
@@ -25,6 +25,8 @@ ADD = Move("subtract", 1.0)
 
 class Adding:
     """A centre that adds up what it gets, as it gets it."""
+
+    traffic = Traffic(5, 7)
 
     def __init__(self) -> None:
         self.total = torch.zeros(SIZE)
@@ -81,6 +83,7 @@ def test_answer_is_rounded_once(dtype: torch.dtype) -> None:
     assert torch.equal(pull.center, center.total.to(dtype).float())
     assert torch.equal(CompressedLink(center, dtype, LAYOUT).fetch(), center.total)
     assert CompressedLink(center, dtype, LAYOUT).shared() is center.total
+    assert CompressedLink(center, dtype, LAYOUT).traffic == center.traffic
 
 
 def test_values_too_large_for_float16_are_refused_by_the_worker() -> None:

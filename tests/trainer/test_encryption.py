@@ -1,14 +1,13 @@
 """A service that speaks TLS: whom it lets in, and to whom a worker talks."""
 
 import dataclasses
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import torch
 from cryptography import x509
-from desks import SIZE, make_desk
+from desks import SIZE, has_ipv6, make_desk
 
 from trainer.errors import TrainerError
 from trainer.links import Move, Place
@@ -18,15 +17,6 @@ from trainer.parameter_server.flight_server import Address, is_encrypted
 from trainer.parameter_server.service import serving
 
 THERE = Place("there", 4711)
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 HOSTS = [
