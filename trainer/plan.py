@@ -15,6 +15,8 @@ ENCRYPTION = ("auto", "on", "off")
 EXCHANGE_DTYPES = ("float32", "float16", "bfloat16")
 NO_CHECKPOINTS = "none"
 
+_LEAST_SILENCE_S = 2.0
+
 
 @dataclass(frozen=True)
 class Milestones:
@@ -144,7 +146,12 @@ class DistributedPlan:
         for name in ("num_workers", "threads", "task_attempts"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: expected 1 or more; received {getattr(self, name)}")
-        for name in ("start_timeout_s", "wait_timeout_s", "straggler_s"):
+        if self.straggler_s < _LEAST_SILENCE_S:
+            raise UsageError(
+                f"straggler_s: workers report every second: expected {_LEAST_SILENCE_S:g} or more; "
+                f"received {self.straggler_s:g}"
+            )
+        for name in ("start_timeout_s", "wait_timeout_s"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name}: expected more than 0; received {getattr(self, name)}")
         if not 0 <= self.port < 65536:

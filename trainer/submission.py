@@ -199,6 +199,7 @@ class Submission:
             self._cluster.end_worker(member.place)
         elif now - member.killed > self._plan.start_timeout_s:
             self._desk.drop(rank)
+            self._tally.workers[rank].iterations = self._desk.center.iterations[rank]
             self._tally.tell("dropped", rank=rank, host=member.place.host)
 
     def _reason(self, error: Exception) -> TrainerError:
