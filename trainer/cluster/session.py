@@ -32,6 +32,7 @@ from trainer.cluster.settings import (
 )
 from trainer.cluster.shipping import ship
 from trainer.errors import TrainerError
+from trainer.parameter_server.flight_server import is_encrypted
 from trainer.plan import DistributedPlan
 
 logger = logging.getLogger(__name__)
@@ -128,9 +129,7 @@ def _choose_python(given: str | None, master: str) -> None:
 
 def _warn_of_plain_rpc(conf: SparkConf, plan: DistributedPlan) -> None:
     host = conf.get("spark.driver.host") or "localhost"
-    is_loopback = host == "localhost" or host.startswith("127.")
-    is_encrypted = plan.encryption == "on" or (plan.encryption == "auto" and not is_loopback)
-    if is_encrypted and conf.get("spark.authenticate", "false") != "true":
+    if is_encrypted(plan.encryption, host) and conf.get("spark.authenticate", "false") != "true":
         logger.warning(
             "The keys of this run's encryption travel to the workers with Spark's tasks, and "
             "spark.authenticate is off: set it and spark.network.crypto.enabled, or whoever reads "

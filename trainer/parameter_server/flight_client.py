@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, final
@@ -20,6 +21,11 @@ T = TypeVar("T")
 
 # A call that is lost on the way is made again; the service must take its repetition for one.
 _PAUSE_S = 1.0
+
+# The answer to a call without tensors is at hand, so this one is asked for again. After a network
+# was cut, the server may have given up a connection of which the client still waits for something:
+# what is sent over it then ends every call on it, and all are made again over a new one.
+_AT_HAND_S = 15.0
 
 _CHANNEL = [
     ("grpc.enable_http_proxy", 0),  # the service is near: no proxy of the environment's leads to it
@@ -100,9 +106,17 @@ class FlightClient:
     def act(self, call: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Make a call that carries JSON values only, and return those of the answer."""
         action = flight.Action(call, wire.encode(fields))
+        wait_s = min(self._timeout_s, _AT_HAND_S)
+        waits = math.ceil(self._timeout_s / wait_s)
 
         def once() -> dict[str, Any]:
-            (answer,) = self._client.do_action(action, self._options())
+            for left in reversed(range(waits)):
+                try:
+                    (answer,) = self._client.do_action(action, self._options(wait_s))
+                    break
+                except flight.FlightTimedOutError:
+                    if not left:
+                        raise
             return wire.decode(answer.body.to_pybytes())
 
         return self._patiently(once)
@@ -116,10 +130,10 @@ class FlightClient:
         """Close the connection."""
         self._client.close()
 
-    def _options(self) -> Any:
+    def _options(self, timeout_s: float | None = None) -> Any:
         token = f"Bearer {self._token}".encode()
         headers = [(b"authorization", token), (VERSION_HEADER, b"%d" % wire.VERSION)]
-        return flight.FlightCallOptions(self._timeout_s, headers=headers)
+        return flight.FlightCallOptions(timeout_s or self._timeout_s, headers=headers)
 
     def _patiently(self, once: Callable[[], T]) -> T:
         deadline = time.monotonic() + self._patience_s
