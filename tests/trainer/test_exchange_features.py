@@ -1,4 +1,4 @@
-"""Overlapped and half-width exchanges, workers in turns: what they compute, and who refuses them."""
+"""Overlapped and half-width exchanges, workers in turns: what they compute, who refuses them."""
 
 from pathlib import Path
 from typing import Any

@@ -160,8 +160,8 @@ def test_what_cannot_be_resumed_is_refused(
 ) -> None:
     try:
         status = train_main(words)
-    except SystemExit as exit:  # argparse's own
-        status = int(str(exit.code))
+    except SystemExit as end:  # argparse's own
+        status = int(str(end.code))
     assert status == 2
     assert reason in capsys.readouterr().err
 
