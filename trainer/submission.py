@@ -156,15 +156,15 @@ class Submission:
 
     def _watch(self) -> None:
         """Look for workers that have fallen silent, and for a run that has been given up."""
-        roster = self._desk.roster
+        roster, start_s = self._desk.roster, self._plan.start_timeout_s
         if roster.given_up is not None:
             raise TrainerError(roster.given_up)
-        for rank in roster.silent(self._plan.straggler_s):
+        for rank in roster.silent(self._plan.straggler_s, start_s):
             self._name(rank)
             if self._plan.replaces_stragglers:
                 self._replace(rank)
         limit = self._plan.wait_timeout_s + _GRACE_S
-        silent = roster.silent(limit)
+        silent = roster.silent(limit, start_s)
         if silent:
             raise TrainerError(
                 f"no word from {', '.join(map(roster.name, silent))} for {limit:g} s: its machine "

@@ -69,6 +69,7 @@ def test_share_of_one_that_is_not_replaced_is_done_by_the_other(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "trainer")
+
     def slowly(rank: int, attempt: int, exchanges: int) -> bool:
         time.sleep(0.015 if rank == 0 else 0)  # it has not done its own share before
         return once(rank, attempt, exchanges)
@@ -117,6 +118,25 @@ def test_synchronous_run_drops_a_silent_worker_and_ends_as_one_without(
     assert (result.iteration, result.samples) == (120, 600)
     assert torch.equal(parameters, undisturbed)
     assert [worker.attempts for worker in result.workers] == [2, 2]
+
+
+class SlowToStart(ThreadCluster):
+    """Takes longer to start workers than they may be silent."""
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        time.sleep(2.6)
+        super().run(*args, **kwargs)
+
+
+@pytest.mark.parametrize("strategy", ["sparknet", "deepspark"])
+def test_worker_that_is_yet_to_start_is_not_silent(folder: Path, strategy: str) -> None:
+    plan = plan_of(strategy, folder, wait_timeout_s=2.0, replaces_stragglers=True)
+    cluster = SlowToStart(never)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.submission._GRACE_S", 0.0)
+        result, recorder, _ = train(plan, folder, cluster)
+    assert (cluster.submissions, cluster.ended_places, recorder.events) == (1, [], [])
+    assert (result.iteration, result.is_stopped_early) == (120, False)
 
 
 def test_run_that_does_not_get_further_is_given_up(folder: Path) -> None:

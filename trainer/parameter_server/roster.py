@@ -170,12 +170,19 @@ class Roster:
         """Return a worker's name for a message: its rank and host."""
         return f"worker {rank} on {self.members[rank].place.host}"
 
-    def silent(self, seconds: float) -> list[int]:
-        """Return the workers that have not finished and were not heard of for `seconds`."""
+    def silent(self, seconds: float, start_s: float) -> list[int]:
+        """Return the workers that have not finished and were not heard of for `seconds`.
+
+        Those that were never heard of have `start_s` more: Spark may still be starting them.
+        """
         now = time.monotonic()
         with self._lock:
-            members = enumerate(self.members)
-            return [r for r, m in members if m.is_working and now - m.heard > seconds]
+            return [
+                rank
+                for rank, member in enumerate(self.members)
+                if member.is_working
+                and now - member.heard > seconds + (0.0 if member.attempts else start_s)
+            ]
 
     @property
     def is_over_without_some(self) -> bool:
