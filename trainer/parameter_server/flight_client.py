@@ -159,7 +159,8 @@ def _error(error: Exception) -> TrainerError:
     """Return the service's own error, or what Flight says without gRPC's ornaments."""
     own: bytes = getattr(error, "extra_info", b"")
     if not own:
-        return TrainerError(str(error).split(". Detail:")[0])
+        words = str(error).split(". Detail:")[0].split(". gRPC client debug context:")[0]
+        return TrainerError(words.rpartition(", with message: ")[2])
     said = wire.decode(own)
     kind = PeerLostError if said["kind"] == PEER_LOST else TrainerError
     return kind(said["message"])
