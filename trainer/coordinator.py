@@ -177,8 +177,9 @@ class _Run:
 
     def _train(self, net: NetDefinition, restart: Restart | None) -> None:
         """Submit the workers until they have ended, after a loss from the latest checkpoint."""
-        self._first = given = self._given(restart)
-        losses, desk = 0, self._desk(given)
+        if restart is None and self._saver is not None:
+            self._saver.save(self._solver, [], [])  # a loss may come before the first checkpoint
+        losses, desk = 0, self._desk(self._given(restart))
         while True:
             before = desk.center.worker_iterations
             submission = self._submission(desk)
@@ -186,7 +187,7 @@ class _Run:
                 submission.run(self._tasks(net))
                 break
             except LostWorkerError as error:
-                given = self._after_loss(desk)
+                given = self._after_loss(desk, error)
                 losses = 1 if sum(given.iterations) > before else losses + 1
                 if self._saver is None or losses >= self._plan.task_attempts:
                     raise
@@ -197,7 +198,7 @@ class _Run:
         if not self._strategy.is_synchronous:
             submission.load_center()
 
-    def _after_loss(self, desk: Desk) -> Given:
+    def _after_loss(self, desk: Desk, error: LostWorkerError) -> Given:
         """Return what the next submission begins with."""
         if not self._strategy.is_synchronous:  # nothing is lost: the centre is here
             center = desk.center.snapshot()
@@ -209,21 +210,25 @@ class _Run:
             )
         latest = self._saver.latest() if self._saver is not None else None
         if latest is None:
-            return self._first
+            raise error
         self._plan = replace(self._plan, start_iteration=latest.iteration)
         restore(self._solver, latest)
         return self._given(Restart(latest, self._plan))
 
     def _given(self, restart: Restart | None) -> Given:
-        """Return what a submission begins with from where the driver's solver is."""
+        """Return what a submission begins with from where the driver's solver is.
+
+        The histories are the solver's own: all workers that get them have begun before the first
+        state comes back.
+        """
         plan, solver = self._plan, self._solver
         if not self._strategy.is_synchronous:  # the centre has no momentum to be saved
             for slot in solver.history:
                 slot.zero_()
         size, slots = solver.net.flat.data.numel(), len(solver.history)
         given = Given(
-            solver.net.flat.data.detach().cpu().clone(),
-            [slot.detach().cpu().clone() for slot in solver.history],
+            solver.net.flat.data,
+            [slot.detach().cpu() for slot in solver.history],
             Layout.of(solver.net.flat.segments),
             [plan.share(rank, plan.start_iteration) for rank in range(plan.num_workers)],
         )

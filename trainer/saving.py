@@ -156,11 +156,11 @@ class Saver:
         center_state: Sequence[Tensor],
         metric: float | None = None,
     ) -> None:
-        """Make a checkpoint of an asynchronous run.
+        """Make a checkpoint of a centre, or of what all workers begin with.
 
         Args:
-            solver: Holds the centre.
-            iterations: Of each worker.
+            solver: Holds it.
+            iterations: Of each worker; none at the beginning.
             center_state: What the centre's moves keep, shape (P,) each.
             metric: See `add_state`.
         """
