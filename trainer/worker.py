@@ -52,7 +52,10 @@ def run_worker(
         with _heart(task, driver) as heart:
             task.plan.extensions.install()
             with joining as group, closing(open_solver(task, start)) as solver:
-                _Loop(task, start, solver, driver, heart, group).run()
+                loop = _Loop(task, solver, driver, heart, group)
+                loop.begin(start)
+                del start  # as large as the net and its histories
+                loop.run()
         driver.finish()
     except Exception as error:  # whatever it is, the driver has to name it
         _tell(driver, error)
@@ -84,7 +87,6 @@ class _Loop(Callback):
     def __init__(
         self,
         task: WorkerTask,
-        start: Start,
         solver: Solver,
         driver: DriverLink,
         heart: Heartbeat,
@@ -93,7 +95,6 @@ class _Loop(Callback):
         plan = task.plan
         self._plan, self._rank, self._milestones = plan, task.rank, task.milestones
         self._solver, self._driver, self._heart, self._group = solver, driver, heart, group
-        self._start = start
         self._strategy = get_strategy(plan.strategy)(plan.options)
         self._overlap = _overlap(plan)
         self._layout = Layout.of(solver.net.flat.segments)
@@ -109,10 +110,13 @@ class _Loop(Callback):
         self._last_progress = time.monotonic()
         solver.callbacks.append(self)
 
+    def begin(self, start: Start) -> None:
+        """Prepare the strategy."""
+        self._strategy.start(self._replica, self._link)
+        restore_strategy(self._strategy, start)
+
     def run(self) -> None:
         """Alternate phases and exchanges."""
-        self._strategy.start(self._replica, self._link)
-        restore_strategy(self._strategy, self._start)
         self._heart.beat()
         if self._group is not None:
             self._run_in_group(self._group)
