@@ -224,10 +224,11 @@ class _Run:
         plan, solver = self._plan, self._solver
         if not self._strategy.is_synchronous:  # the centre has no momentum to be saved
             for slot in solver.history:
-                slot.zero_()
+                if slot.any():  # zeros that nobody has written to take no memory
+                    slot.zero_()
         size, slots = solver.net.flat.data.numel(), len(solver.history)
         given = Given(
-            solver.net.flat.data,
+            solver.net.flat.data.detach().cpu(),
             [slot.detach().cpu() for slot in solver.history],
             Layout.of(solver.net.flat.segments),
             [plan.share(rank, plan.start_iteration) for rank in range(plan.num_workers)],

@@ -44,14 +44,13 @@ class Examiner:
         self._solver.iteration = milestone.iteration
         self._solver.settle_rate()
 
-    def reach(self, milestone: Milestone) -> float | None:
-        """Save and test as Caffe would at this iteration.
+    def reach(self) -> float | None:
+        """Save and test as Caffe would at the iteration of the state that was loaded.
 
         Returns:
             The result of the test, the higher the better; None if none was due.
         """
-        before, self._reached = self._reached, milestone.iteration
-        self.load(milestone)
+        before, self._reached = self._reached, self._solver.iteration
         if self.is_snapshot_wanted or self.milestones.is_snapshot(before, self._reached):
             self.is_snapshot_wanted = False
             self.snapshot()

@@ -87,7 +87,7 @@ class Submission:
 
     def load_center(self) -> Snapshot:
         """Bring the driver's solver to the centre as it is."""
-        snapshot = self._desk.center.snapshot()
+        snapshot = self._desk.center.snapshot(into=self._solver.net.flat.data)
         progress = self._plan.progress(sum(snapshot.iterations))
         self._examiner.load(Milestone(progress, snapshot.parameters))
         return snapshot
@@ -104,7 +104,9 @@ class Submission:
             self._note_members()
             if milestone is not None:
                 is_over = False
-                self._reach(milestone)
+                self._examiner.load(milestone)
+                milestone = None  # as large as the net and its histories
+                self._reach()
             elif not is_over:
                 self._watch()
                 self._save()
@@ -128,8 +130,8 @@ class Submission:
         elif action is Action.SNAPSHOT:
             self._desk.request_publication()
 
-    def _reach(self, milestone: Milestone) -> None:
-        metric = self._examiner.reach(milestone)
+    def _reach(self) -> None:
+        metric = self._examiner.reach()
         if self._examiner.is_stopping:
             self._desk.request_stop()
         if self._saver is None:

@@ -1,6 +1,8 @@
 """Runs on `local[K]`: what goes wrong is said in one message, and what is asked for is done."""
 
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture
 def context() -> Iterator[SparkContext]:
     """Return a Spark context of the user's own."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     conf = SparkConf().setMaster("local[2]").setAppName("own")
     conf.set("spark.ui.enabled", "false").set("spark.log.level", "FATAL")
     with SparkContext(conf=conf) as context:
@@ -85,6 +88,10 @@ def test_too_few_local_cores_are_counted(folder: Path) -> None:
 def test_a_context_of_the_users_is_used_and_left_open(context: SparkContext, folder: Path) -> None:
     outcome = run_plan(make_plan("sparknet", 2, folder, master=None), folder)
     assert outcome.result.iteration == 40
+    jobs = context._jsc.sc().statusStore().jobsList(None)
+    described = [jobs.apply(number).description() for number in range(jobs.size())]
+    whole = "torrefy: tiny, sparknet with 2 workers, iterations 0 to 40, 2 rounds"
+    assert whole in [text.get() for text in described if text.isDefined()]
     assert context.parallelize(range(3)).sum() == 3
     with pytest.raises(TrainerError, match=r"runs Spark on local\[2\] already"):
         run_plan(make_plan("sparknet", 2, folder, master="local[7]"), folder)

@@ -77,7 +77,11 @@ def test_a_strategy_of_the_users_own_travels(folder: Path) -> None:
     page = (ROOT / "docs/strategies.md").read_text(encoding="utf-8")
     example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert example is not None
-    (folder / "partial.py").write_text(example[1])
+    first = "        self._mean = replica"
+    warning = "        logging.warning('partial after %d', replica.iteration)\n"
+    assert first in example[1]
+    text = f"import logging\n{example[1].replace(first, warning + first)}"
+    (folder / "partial.py").write_text(text)
     (folder / "tiny.prototxt").write_text(print_text(tiny_net().param))
     param = tiny_param(Path("out"), net="tiny.prototxt", max_iter=400)
     (folder / "tiny_solver.prototxt").write_text(print_text(param))
@@ -95,3 +99,6 @@ def test_a_strategy_of_the_users_own_travels(folder: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert (folder / "out/tiny_iter_400.caffemodel").exists()
+    assert "worker  host  starts  iterations  exchanges" in result.stdout
+    for rank in range(2):  # what workers log reaches the driver's log
+        assert f"[worker {rank}] partial after 10" in (folder / "out/tiny_train.log").read_text()

@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -152,10 +153,11 @@ def test_exchange_that_passes_a_milestone_leaves_a_copy_of_the_centre(
 
 def test_workers_wait_for_a_driver_that_is_behind_and_say_so() -> None:
     desk = make_desk(wait_timeout_s=0.05)
-    desk.start(0, THERE)
-    desk.publish(0, 1, 20, torch.ones(SIZE), [])
-    with pytest.raises(TrainerError, match="driver has been testing for more than"):
-        desk.publish(0, 1, 40, torch.ones(SIZE), [])
+    with serving(desk, HOST) as address, closing(FlightLink(address, 0, timeout_s=20)) as link:
+        link.start(THERE)
+        link.publish(20, torch.ones(SIZE), [torch.ones(SIZE)])
+        with pytest.raises(TrainerError, match="driver has been testing for more than"):
+            link.publish(40, torch.ones(SIZE), [torch.ones(SIZE)])
 
 
 def test_call_lost_on_the_way_is_made_again(

@@ -200,6 +200,7 @@ class _TurnLink:
         return self._desk.center.memory
 
     def publish(self, iteration: int, parameters: Tensor, history: Sequence[Tensor]) -> None:
+        self._desk.wait_for_driver()
         copies = [tensor.to("cpu", copy=True) for tensor in (parameters, *history)]
         self._desk.publish(self._rank, self._attempt, iteration, copies[0], copies[1:])
 

@@ -12,6 +12,7 @@ import pickle
 import re
 import secrets
 import socket
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from pyspark.errors import PySparkException
 
 from trainer.cluster.base import Cluster, Work
 from trainer.cluster.gloo import joined
+from trainer.cluster.gpus import assigned_device
 from trainer.cluster.session import first_line, open_context, wait_for_slots
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.extensions import Extensions
@@ -89,7 +91,9 @@ class SparkCluster(Cluster):
             self._submissions += 1
             words = _description(tasks, self._submissions)
             context.setJobGroup(self._group, words, interruptOnCancel=True)
-            parcels = [Parcel(task.plan.extensions, pickle.dumps(task)) for task in tasks]
+            parcels = [
+                Parcel(task.rank, task.plan.extensions, pickle.dumps(task)) for task in tasks
+            ]
             try:
                 self._run_stage(Job(work, address, ranges, in_group), parcels)
             except (Py4JError, PySparkException) as error:
@@ -138,6 +142,7 @@ class SparkCluster(Cluster):
 class Parcel:
     """A task as it travels: what is in it may be of a class in one of the user's own modules."""
 
+    rank: int
     extensions: Extensions
     pickled: bytes
 
@@ -161,7 +166,18 @@ class Job:
     def __call__(self, parcels: Iterable[Parcel]) -> Iterator[int]:
         """Run the one parcel there is, and yield its rank."""
         (parcel,) = parcels
-        yield self.run(parcel.open())
+        yield self.run(self.opened(parcel))
+
+    def opened(self, parcel: Parcel) -> WorkerTask:
+        """Return the task in a parcel; the driver hears why if that fails, and does not retry."""
+        try:
+            return parcel.open()
+        except Exception as error:  # whatever the user's modules raise
+            with closing(FlightLink(self.address, parcel.rank, _GRACE_S)) as link:
+                link.start(_place())
+                words = f"{type(error).__name__}: {error}"
+                link.fail(words, traceback.format_exc(), is_lost_peer=False)
+            raise
 
     def run(self, task: WorkerTask) -> int:
         """Run a task that has arrived; returns its rank."""
@@ -175,7 +191,9 @@ class Job:
                 ranged = RangedLink(link, self.ranges, task.rank, timeout_s + _GRACE_S)
                 link = stack.enter_context(closing(ranged))
             joining = self._joining(link, task) if self.in_group else nullcontext()
-            self.work(replace(task, place=_place()), link, joining)
+            device = assigned_device(task.plan.device, TaskContext.get())
+            plan = replace(task.plan, device=device)
+            self.work(replace(task, plan=plan, place=_place()), link, joining)
         return task.rank
 
     def _joining(self, link: DriverLink, task: WorkerTask) -> AbstractContextManager[Group]:

@@ -40,7 +40,7 @@ class Center:
     """Holds the centre and moves it, or has other processes do so; many threads may call.
 
     Args:
-        parameters: The start, shape (P,); copied.
+        parameters: The start, shape (P,); copied unless the centre is still.
         layout: Which parts are weights.
         iterations: Iterations that each worker has completed at the start.
         settings: What the strategy asks for. With a limit on the staleness a worker that is too
@@ -67,17 +67,10 @@ class Center:
         wait_s: float = 1800.0,
         watch: Callable[[int, int], None] = lambda before, after: None,
     ) -> None:
-        self._store = open_store(
-            parameters,
-            state,
-            layout,
-            len(iterations),
-            file,
-            keeps_squares=settings.keeps_squares,
-            wait_s=wait_s,
-        )
+        workers = len(iterations)
+        self._store = open_store(parameters, state, layout, workers, file, settings, wait_s)
         self._books = Books(iterations, is_always_seen=settings.is_shared)
-        self._is_closed = False
+        self._is_closed, self._file = False, file
         self._watch, self._settings, self._wait_s = watch, settings, wait_s
         self._writing = threading.Lock()  # the books
         self._changed = threading.Condition()
@@ -160,14 +153,19 @@ class Center:
             has_squares = self._store.squares.numel() > 0
             return [self._store.copy(self._store.squares)] if has_squares else []
 
-    def snapshot(self) -> Snapshot:
-        """Return the centre with what goes with it.
+    def snapshot(self, into: Tensor | None = None) -> Snapshot:
+        """Return the centre with what goes with it; of one moment, if exchanges are locked.
 
-        It is of one moment if exchanges are locked. Ranges that others serve may be ahead of the
-        iterations by the pushes under way.
+        Args:
+            into: Where its values go, shape (P,); None for a new tensor.
         """
         with self._exchanging:
-            return Snapshot(self.copy(), list(self._books.iterations), self.state())
+            values = self.copy() if into is None else into.copy_(self._values())
+            return Snapshot(values, list(self._books.iterations), self.state())
+
+    def _values(self) -> Tensor:
+        """Return the values for a reader: themselves, while exchanges are locked out."""
+        return self.copy() if self._file is not None else self._store.parameters
 
     def fetch(self, rank: int, attempt: int) -> Tensor:
         """Return the centre to a worker, which has then seen all updates.

@@ -97,6 +97,7 @@ class Desk:
         file: Where the centre is, if other processes map it.
 
     Attributes:
+        settings: See above.
         center: The centre; in a synchronous run only where workers begin.
         meeting: Where workers average, if not among themselves.
         roster: Who the workers are.
@@ -114,6 +115,7 @@ class Desk:
         file: CenterFile | None = None,
     ) -> None:
         self._plan, self._when, self._given = plan, milestones, given
+        self.settings = settings
         self._depository = depository
         self.home, self.file = socket.gethostname(), file
         self.center = Center(
@@ -188,18 +190,17 @@ class Desk:
     def publish(
         self, rank: int, attempt: int, iteration: int, state: Tensor, history: Sequence[Tensor]
     ) -> None:
-        """Take the state of a synchronous run; waits while the driver has enough to do."""
+        """Take the state of a synchronous run."""
         self.center.check_attempt(rank, attempt)
         with self._changed:
             self._publish = False
             self._milestones.append(Milestone(iteration, state, history))
             self._changed.notify_all()
-        self._wait_for_driver()
 
     def exchange(self, push: Push, sent: Tensor) -> Pull:
         """Move the centre; see `Center.exchange`. Waits while the driver has enough to do."""
         pull = self.center.exchange(push, sent)
-        self._wait_for_driver()
+        self.wait_for_driver(_WAITING_MILESTONES)
         return pull
 
     def fail(self, rank: int, attempt: int, message: str, details: str, lost_peer: bool) -> None:
@@ -215,11 +216,11 @@ class Desk:
                 self._milestones.append(Milestone(progress, self.center.copy()))
                 self._changed.notify_all()
 
-    def _wait_for_driver(self) -> None:
-        """Hold a worker back while more milestones wait than memory should hold."""
+    def wait_for_driver(self, waiting: int = 0) -> None:
+        """Hold a worker back while more than so many milestones wait: each takes memory."""
         with self._changed:
             is_in_time = self._changed.wait_for(
-                lambda: self._is_closed or len(self._milestones) <= _WAITING_MILESTONES,
+                lambda: self._is_closed or len(self._milestones) <= waiting,
                 self._plan.wait_timeout_s,
             )
         if not is_in_time:

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from trainer.errors import TrainerError
@@ -28,6 +29,9 @@ from trainer.parameter_server.records import read_records
 
 # Values that workers may average beside those of the net: how far they are.
 _FIGURES = 64
+
+# Values of a tensor of which only one is received at a time, and how long the others wait for it.
+_LARGE, _ROOM_S = 1 << 24, 5.0
 
 
 @contextmanager
@@ -60,7 +64,7 @@ class Service(FlightService):
 
     def __init__(self, desk: Desk, endpoint: Endpoint) -> None:
         self._desk = desk
-        self._lock = threading.Lock()
+        self._lock, self._large = threading.Lock(), threading.Lock()
         self._latest: dict[tuple[str, int], tuple[int, int]] = {}
         super().__init__(
             endpoint,
@@ -97,8 +101,25 @@ class Service(FlightService):
     def _exchange(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         push, dtype = read_push(command), wire.dtype_of(command)
         size = 0 if push.move.rule == "count" else self._desk.center.size
-        pull = self._desk.exchange(push, wire.receive(reader, size, dtype))
+        with self._room():
+            pull = self._desk.exchange(push, wire.receive(reader, size, dtype))
         answer(writer, {"staleness": pull.staleness}, [pull.center], dtype)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Let one large exchange at a time into memory, if none holds up the others.
+
+        Where a push may have to wait for another worker's, all are let in.
+        """
+        if self._desk.center.size < _LARGE or self._desk.settings.max_staleness is not None:
+            yield
+            return
+        has_room = self._large.acquire(timeout=_ROOM_S)
+        try:
+            yield
+        finally:
+            if has_room:
+                self._large.release()
 
     def _fetch(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         wire.receive(reader, 0)
@@ -117,10 +138,17 @@ class Service(FlightService):
     def _publish(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         rank, attempt = integer(command, "rank"), integer(command, "attempt")
         tensors = 1 + self._desk.slots
-        flat = wire.receive(reader, self._desk.center.size * tensors)
-        parameters, *history = flat.view(tensors, -1)
-        if self._is_new("publish", command):
-            self._desk.publish(rank, attempt, integer(command, "iteration"), parameters, history)
+        parts = wire.receive_parts(reader, self._desk.center.size * tensors)
+        if self._is_new("publish", command, is_noted=False):
+            self._desk.wait_for_driver()
+            flat = wire.joined(parts, self._desk.center.size * tensors, torch.float32)
+            parameters, *history = flat.view(tensors, -1)
+            del flat
+            if self._is_new("publish", command):
+                iteration = integer(command, "iteration")
+                self._desk.publish(rank, attempt, iteration, parameters, history)
+        for _ in parts:  # of a call that was made again
+            pass
         answer(writer, {}, [])
 
     def _deposit(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
@@ -157,14 +185,14 @@ class Service(FlightService):
         control = self._desk.report(integer(command, "rank"), integer(command, "attempt"), new)
         return asdict(control)
 
-    def _is_new(self, call: str, command: dict[str, Any]) -> bool:
+    def _is_new(self, call: str, command: dict[str, Any], *, is_noted: bool = True) -> bool:
         """Return whether a call has not been made before: its answer may have been lost."""
         rank, attempt = integer(command, "rank"), integer(command, "attempt")
         number = integer(command, "number")
         self._desk.center.check_attempt(rank, attempt)
         with self._lock:
             is_new = (attempt, number) > self._latest.get((call, rank), (0, 0))
-            if is_new:
+            if is_new and is_noted:
                 self._latest[call, rank] = attempt, number
             return is_new
 

@@ -14,6 +14,7 @@ from trainer.links import Move
 from trainer.parameter_server.center_file import CenterFile
 from trainer.parameter_server.moves import Mover
 from trainer.strategies.arithmetic import Layout
+from trainer.strategies.base import CenterSettings
 
 
 class Store(Protocol):
@@ -70,6 +71,35 @@ class OwnStore:
     def copy(self, values: Tensor) -> Tensor:
         """See `Store.copy`."""
         return values.clone()
+
+
+@final
+class StillStore:
+    """Nobody moves the centre: it is what workers begin with, and not even copied.
+
+    Args:
+        parameters: Shape (P,). They may change once all workers have begun.
+    """
+
+    rules = ()
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.parameters, self.squares = parameters, torch.empty(0)
+
+    def register(self, rank: int, attempt: int) -> None:
+        """See `Store.register`: nobody else has to know."""
+
+    def exchange(self, move: Move, sent: Tensor, *, is_repeated: bool, is_answered: bool) -> Tensor:
+        """See `Store.exchange`: no move is among the rules, so none comes."""
+        raise TrainerError("workers of this run exchange among themselves, and not with a centre")
+
+    def fetch(self) -> Tensor:
+        """See `Store.fetch`."""
+        return self.parameters
+
+    def copy(self, values: Tensor) -> Tensor:
+        """Return `values` themselves, which do not change while anybody needs them."""
+        return values
 
 
 @final
@@ -130,11 +160,10 @@ def open_store(
     layout: Layout,
     workers: int,
     file: CenterFile | None,
-    *,
-    keeps_squares: bool,
+    settings: CenterSettings,
     wait_s: float,
 ) -> Store:
-    """Return a store that begins with the values given, which are copied.
+    """Return a store that begins with the values given, which are copied unless it is still.
 
     Args:
         parameters: Shape (P,).
@@ -142,13 +171,16 @@ def open_store(
         layout: Which parts are weights.
         workers: K.
         file: Of a centre that several processes map; None for one of this process alone.
-        keeps_squares: Whether Adagrad's moves may come.
+        settings: What the strategy asks for.
         wait_s: Longest wait for another process.
 
     Raises:
         TrainerError: The state is of another strategy or net.
     """
     store: Store
+    keeps_squares = settings.keeps_squares
+    if settings.is_still:
+        return StillStore(parameters)
     if file is None:
         squares = torch.zeros(parameters.numel() if keeps_squares else 0)
         store = OwnStore(torch.empty(parameters.shape), squares, layout, workers)

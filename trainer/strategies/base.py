@@ -96,6 +96,7 @@ class CenterSettings:
     Attributes:
         is_locked: One exchange at a time, so that every centre is that of some order of them.
         is_shared: In memory that all workers of a host map and change themselves.
+        is_still: Nobody moves it: workers that exchange among themselves begin with it.
         max_staleness: A push waits while it would make another worker's next one miss more updates
             than this; None for no limit.
         keeps_squares: There are `adagrad` moves, for which the centre keeps sums of squares.
@@ -103,6 +104,7 @@ class CenterSettings:
 
     is_locked: bool = True
     is_shared: bool = False
+    is_still: bool = False
     max_staleness: int | None = None
     keeps_squares: bool = False
 
@@ -139,8 +141,8 @@ class Strategy(ABC, Generic[LinkT, OptionsT]):
 
     @property
     def center(self) -> CenterSettings:
-        """What the centre has to be like, if there is one."""
-        return CenterSettings()
+        """What the centre has to be like."""
+        return CenterSettings(is_still=self.is_synchronous)
 
     def adapt(self, param: SolverParameter) -> None:
         """Change the settings of the workers' solver, in place."""

@@ -54,7 +54,7 @@ class _Stage:
     def __call__(self, batches: Iterable[Any]) -> Iterator[Any]:
         context = TaskContext.get()
         rank = context.partitionId() if context is not None else 0
-        task = self.parcels[rank].open()
+        task = self.job.opened(self.parcels[rank])
 
         def open_rows(specs: Sequence[DataSpec]) -> RowFeed:
             # Here, and not before, because a worker reports to the driver what fails in it.
