@@ -23,7 +23,8 @@ from trainer.parameter_server.center_file import CenterFile, center_file
 from trainer.parameter_server.desk import Desk, Given
 from trainer.plan import Checkpoints, DistributedPlan
 from trainer.plan_rules import check_features
-from trainer.saving import Restart, Saver, restore
+from trainer.restart import Restart, restore
+from trainer.saving import Saver
 from trainer.strategies import Strategy, get_strategy
 from trainer.strategies.arithmetic import Layout
 from trainer.submission import Submission

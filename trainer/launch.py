@@ -23,8 +23,8 @@ from trainer.metrics import MetricsCallback, MetricsFile
 from trainer.plan import DistributedPlan
 from trainer.progress import ProgressBar
 from trainer.recipe import Recipe
+from trainer.restart import restore
 from trainer.run_store import RunStore
-from trainer.saving import restore
 from trainer.signals import SignalPoll
 from trainer.tally import Observer
 from trainer.workers_table import workers_table

@@ -1,4 +1,4 @@
-"""Checkpoints of a distributed run: when they are due, what is in them, going on from one.
+"""Checkpoints of a distributed run: when they are due, and what is in them.
 
 A checkpoint is a Caffe snapshot (`state.caffemodel`, `state.solverstate`, `state.resume.json`) with
 what each worker of a synchronous run has beyond it (`rank_K.arrow`), or the centre of an
@@ -22,7 +22,6 @@ from prototxt_parser.errors import WriteError
 from solvers import Solver
 from solvers.snapshots import write_files
 from trainer.errors import TrainerError
-from trainer.links import Deposit
 from trainer.plan import DistributedPlan
 from trainer.strategies import Strategy
 
@@ -33,9 +32,9 @@ if TYPE_CHECKING:  # they need pyarrow, which a run without checkpoints does not
 
 logger = logging.getLogger(__name__)
 
-_STATE = "state"
+STATE = "state"
 _FAILURES = (TrainerError, WriteError, OSError)
-_CENTER = "center.arrow"
+CENTER = "center.arrow"
 _SMALL_PARAMETERS = 1_000_000
 _LARGE_INTERVAL_S, _FREQUENT_INTERVAL_S = 60.0, 1.0
 
@@ -97,7 +96,7 @@ class Saver:
         count = 0
         try:
             draft = self._draft(iteration)
-            with draft.pending.writing(_file_of(rank)) as sink, TensorWriter(sink) as writer:
+            with draft.pending.writing(file_of(rank)) as sink, TensorWriter(sink) as writer:
                 for chunk in chunks:
                     count += chunk.numel()
                     writer.write(chunk)
@@ -170,7 +169,7 @@ class Saver:
         try:
             with self._store.begin(solver.iteration) as pending:
                 _write_solver(pending, solver)
-                with pending.writing(_CENTER) as sink:
+                with pending.writing(CENTER) as sink:
                     write_tensors(sink, center_state)
                 values = {**self._values(iterations), "center_tensors": len(center_state)}
                 pending.commit(values, metric)
@@ -223,77 +222,10 @@ def _interval(plan: DistributedPlan, strategy: Strategy[Any, Any], size: int) ->
 
 def _write_solver(pending: Pending, solver: Solver) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for path in write_files(solver, Path(folder, _STATE)):
+        for path in write_files(solver, Path(folder, STATE)):
             pending.copy_from(path)
 
 
-def _file_of(rank: int) -> str:
+def file_of(rank: int) -> str:
+    """Return the name of the file that holds a worker's deposit."""
     return f"rank_{rank}.arrow"
-
-
-def restore(solver: Solver, checkpoint: Checkpoint) -> None:
-    """Bring the driver's solver to where a checkpoint was made.
-
-    Raises:
-        TrainerError, SolverError, PrototxtError: It is damaged, or of another net or solver.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        names = [name for name in checkpoint.names if name.startswith(_STATE)]
-        checkpoint.copy_to(Path(folder), names)
-        solver.restore(Path(folder, f"{_STATE}.solverstate"))
-
-
-@final
-class Restart:
-    """What a run goes on from: a checkpoint, which may be of other workers than now.
-
-    Args:
-        checkpoint: The checkpoint.
-        plan: The run that goes on.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, plan: DistributedPlan) -> None:
-        self._checkpoint, self._plan = checkpoint, plan
-        values = checkpoint.values
-        self._is_same = (
-            values.get("strategy") == plan.strategy
-            and values.get("workers") == plan.num_workers
-            and values.get("per_worker") == plan.per_worker
-        )
-
-    @property
-    def iterations(self) -> list[int]:
-        """Iterations that each worker has behind it."""
-        known = list(self._checkpoint.values.get("iterations", ()))
-        if self._is_same and known:
-            return known
-        ranks = range(self._plan.num_workers)
-        return [self._plan.share(rank, self._checkpoint.iteration) for rank in ranks]
-
-    def deposit_of(self, rank: int, size: int, slots: int) -> Deposit | None:
-        """Return what worker `rank` has deposited; None if this checkpoint has nothing for it.
-
-        Args:
-            rank: Which worker.
-            size: Parameters of the net.
-            slots: Histories of the solver.
-        """
-        from trainer.checkpoints.tensors import read_tensors
-
-        deposits = self._checkpoint.values.get("deposits", ())
-        if not self._is_same or rank >= len(deposits):
-            return None
-        count = deposits[rank]["size"] // size
-        with self._checkpoint.reading(_file_of(rank)) as stream:
-            parameters, *rest = read_tensors(stream, count, size)
-        return Deposit(parameters, rest[:slots], rest[slots:], deposits[rank]["values"])
-
-    def center_state(self, size: int) -> list[Tensor]:
-        """Return what the centre's moves had kept, shape (P,) each."""
-        from trainer.checkpoints.tensors import read_tensors
-
-        count = self._checkpoint.values.get("center_tensors", 0)
-        if not self._is_same or not count:
-            return []
-        with self._checkpoint.reading(_CENTER) as stream:
-            return read_tensors(stream, count, size)
