@@ -23,10 +23,10 @@ from machine import report
 
 from trainer.compression import CompressedLink
 from trainer.links import CenterLink, DriverLink, Move, Place
+from trainer.parameter_server.address import Address
 from trainer.parameter_server.center_file import center_file
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk, Given
-from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.range_servers import range_servers
 from trainer.parameter_server.ranged_link import RangedLink, Ranges
 from trainer.parameter_server.service import serving

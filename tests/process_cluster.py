@@ -17,9 +17,9 @@ import torch
 from trainer.cluster.base import Cluster, Work
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.links import DriverLink, Place
+from trainer.parameter_server.address import Address
 from trainer.parameter_server.client import FlightGroup, FlightLink
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.range_servers import range_servers
 from trainer.parameter_server.ranged_link import RangedLink, Ranges
 from trainer.parameter_server.service import serving

@@ -14,9 +14,9 @@ from pyarrow import flight
 
 from trainer.links import Move, Place
 from trainer.parameter_server import wire
+from trainer.parameter_server.address import Address
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.service import serving
 
 HOST = "127.0.0.1"

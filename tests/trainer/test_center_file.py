@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from trainer.errors import TrainerError, UsageError
+from trainer.parameter_server.address import make_endpoint
 from trainer.parameter_server.center_file import CenterFile, center_file
-from trainer.parameter_server.flight_server import make_endpoint
 from trainer.parameter_server.range_job import RangeJob
 from trainer.strategies import CenterSettings
 from trainer.strategies.arithmetic import Layout

@@ -11,9 +11,9 @@ from desks import SIZE, has_ipv6, make_desk
 
 from trainer.errors import TrainerError
 from trainer.links import Move, Place
+from trainer.parameter_server.address import Address, is_encrypted
 from trainer.parameter_server.certificates import client_identity, service_identity
 from trainer.parameter_server.client import FlightLink
-from trainer.parameter_server.flight_server import Address, is_encrypted
 from trainer.parameter_server.service import serving
 
 THERE = Place("there", 4711)

@@ -30,7 +30,7 @@ from hostile import (
 
 from trainer.errors import TrainerError
 from trainer.parameter_server import stalls, wire
-from trainer.parameter_server.flight_server import Address
+from trainer.parameter_server.address import Address
 from trainer.parameter_server.service import serving
 
 

@@ -17,10 +17,11 @@ from pyarrow import flight
 from trainer.errors import TrainerError
 from trainer.links import Control, Move, Place
 from trainer.parameter_server import wire
+from trainer.parameter_server.address import Address
 from trainer.parameter_server.center_file import center_file
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.flight_server import VERSION_HEADER, Address
+from trainer.parameter_server.flight_server import VERSION_HEADER
 from trainer.parameter_server.service import serving
 from trainer.strategies import CenterSettings
 from trainer.strategies.arithmetic import Layout

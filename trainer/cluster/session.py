@@ -32,7 +32,7 @@ from trainer.cluster.settings import (
 )
 from trainer.cluster.shipping import ship
 from trainer.errors import TrainerError
-from trainer.parameter_server.flight_server import is_encrypted
+from trainer.parameter_server.address import is_encrypted
 from trainer.plan import DistributedPlan
 
 logger = logging.getLogger(__name__)

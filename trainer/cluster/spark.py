@@ -31,9 +31,9 @@ from trainer.cluster.session import first_line, open_context, wait_for_slots
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.extensions import Extensions
 from trainer.links import DriverLink, Group, Place
+from trainer.parameter_server.address import Address, is_encrypted
 from trainer.parameter_server.client import FlightGroup, FlightLink
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.flight_server import Address, is_encrypted
 from trainer.parameter_server.range_servers import range_servers
 from trainer.parameter_server.ranged_link import RangedLink, Ranges
 from trainer.parameter_server.service import serving

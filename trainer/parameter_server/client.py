@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from trainer.links import Control, DriverLink, Move, Place, Pull, Record, Start, Traffic
+from trainer.parameter_server.address import Address
 from trainer.parameter_server.flight_client import FlightClient
-from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.records import LONGEST_TEXT, portions
 from trainer.parameter_server.shared import map_shared
 

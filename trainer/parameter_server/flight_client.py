@@ -15,7 +15,8 @@ from torch import Tensor
 from trainer.errors import TrainerError
 from trainer.links import PeerLostError, Traffic
 from trainer.parameter_server import wire
-from trainer.parameter_server.flight_server import PEER_LOST, VERSION_HEADER, Address
+from trainer.parameter_server.address import Address
+from trainer.parameter_server.flight_server import PEER_LOST, VERSION_HEADER
 
 T = TypeVar("T")
 

@@ -11,9 +11,10 @@ from typing import Self
 import torch
 
 from trainer.errors import TrainerError
+from trainer.parameter_server.address import Address, Endpoint
 from trainer.parameter_server.center_file import CenterFile
 from trainer.parameter_server.center_range import CenterRange
-from trainer.parameter_server.flight_server import Address, Endpoint, running
+from trainer.parameter_server.flight_server import running
 from trainer.parameter_server.range_service import RangeService
 from trainer.strategies.arithmetic import Layout
 from trainer.strategies.base import CenterSettings

@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import final
 
 from trainer.errors import TrainerError
+from trainer.parameter_server.address import make_endpoint
 from trainer.parameter_server.center_file import CenterFile
-from trainer.parameter_server.flight_server import make_endpoint
 from trainer.parameter_server.range_job import READY, RangeJob
 from trainer.parameter_server.range_service import RangeClient
 from trainer.parameter_server.ranged_link import Ranges

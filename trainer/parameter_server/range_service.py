@@ -9,16 +9,11 @@ from torch import Tensor
 
 from trainer.links import Traffic
 from trainer.parameter_server import wire
+from trainer.parameter_server.address import Address, Endpoint
 from trainer.parameter_server.books import Push
 from trainer.parameter_server.center_range import CenterRange
 from trainer.parameter_server.flight_client import FlightClient
-from trainer.parameter_server.flight_server import (
-    Address,
-    Endpoint,
-    FlightService,
-    answer,
-    integer,
-)
+from trainer.parameter_server.flight_server import FlightService, answer, integer
 from trainer.parameter_server.push_call import read_push
 
 

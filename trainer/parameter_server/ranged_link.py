@@ -12,8 +12,8 @@ from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.links import Control, DriverLink, Move, Place, Pull, Record, Start, Traffic
+from trainer.parameter_server.address import Address
 from trainer.parameter_server.books import Push
-from trainer.parameter_server.flight_server import Address
 from trainer.parameter_server.moves import check_finite
 from trainer.parameter_server.range_service import RangeClient
 

@@ -14,15 +14,9 @@ from torch import Tensor
 from trainer.errors import TrainerError
 from trainer.links import Place
 from trainer.parameter_server import flight_server, wire
+from trainer.parameter_server.address import Address, Endpoint
 from trainer.parameter_server.desk import Desk
-from trainer.parameter_server.flight_server import (
-    Address,
-    Endpoint,
-    FlightService,
-    answer,
-    integer,
-    truth,
-)
+from trainer.parameter_server.flight_server import FlightService, answer, integer, truth
 from trainer.parameter_server.moves import check_finite
 from trainer.parameter_server.push_call import read_push
 from trainer.parameter_server.records import read_records
