@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 
@@ -64,12 +64,38 @@ def open_context(plan: DistributedPlan) -> tuple[SparkContext, bool]:
             f"master {plan.master}"
         )
     try:
-        _prepare(context, plan)
+        with told_of_java():
+            _prepare(context, plan)
     except TrainerError:
         if running is None:
-            context.stop()
+            close_context(context)
         raise
     return context, running is None
+
+
+def close_context(context: SparkContext) -> None:
+    """Stop a context, if Spark's Java process is there or not."""
+    try:
+        context.stop()
+    except ConnectionError:
+        context.stop()  # which now does what needs no Java
+
+
+@contextmanager
+def told_of_java() -> Iterator[None]:
+    """Say what has happened when a call of Spark's Java process finds that it has gone.
+
+    Raises:
+        TrainerError: It has.
+    """
+    try:
+        yield
+    except (Py4JNetworkError, ConnectionError) as error:
+        raise TrainerError(
+            "Spark's Java process beside the driver has ended: killed, or out of memory "
+            "(spark.driver.memory)? Its own words, if it had any, are above; a run that has saved "
+            "itself goes on with --resume"
+        ) from error
 
 
 def _prepare(context: SparkContext, plan: DistributedPlan) -> None:

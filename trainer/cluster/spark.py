@@ -20,14 +20,20 @@ from types import TracebackType
 from typing import Any, Self, final
 
 import torch
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import BarrierTaskContext, SparkContext, TaskContext
 from pyspark.errors import PySparkException
 
 from trainer.cluster.base import Cluster, Work
 from trainer.cluster.gloo import joined
 from trainer.cluster.gpus import assigned_device
-from trainer.cluster.session import first_line, open_context, wait_for_slots
+from trainer.cluster.session import (
+    close_context,
+    first_line,
+    open_context,
+    told_of_java,
+    wait_for_slots,
+)
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.extensions import Extensions
 from trainer.links import DriverLink, Group, Place
@@ -76,10 +82,14 @@ class SparkCluster(Cluster):
         trace: TracebackType | None,
     ) -> None:
         if self._context is not None and self._is_ours:
-            self._context.stop()
+            close_context(self._context)
 
     def run(self, work: Work, tasks: Sequence[WorkerTask], desk: Desk, *, in_group: bool) -> None:
         """Run the tasks as one stage; see `Cluster.run`."""
+        with told_of_java():
+            self._run(work, tasks, desk, in_group=in_group)
+
+    def _run(self, work: Work, tasks: Sequence[WorkerTask], desk: Desk, *, in_group: bool) -> None:
         context = self._entered
         host = _numeric(context.getConf().get("spark.driver.host") or "localhost")
         encrypted = is_encrypted(self._plan.encryption, host)
@@ -96,6 +106,8 @@ class SparkCluster(Cluster):
             ]
             try:
                 self._run_stage(Job(work, address, ranges, in_group), parcels)
+            except Py4JNetworkError:
+                raise
             except (Py4JError, PySparkException) as error:
                 logger.debug("Spark's own report:\n%s", error)
                 kind = LostWorkerError if is_loss(error) else TrainerError
@@ -120,15 +132,18 @@ class SparkCluster(Cluster):
 
     def end_worker(self, place: Place) -> None:
         """Have Spark kill a task, which counts as no failure, and start it again."""
-        spark: Any = self._entered._jsc.sc()
         try:
+            spark: Any = self._entered._jsc.sc()
             spark.killTaskAttempt(place.task, True, "it is silent")
-        except Py4JError as error:
+        except (Py4JError, ConnectionError) as error:
             logger.warning("Spark cannot end task %d: %s", place.task, first_line(error))
 
     def cancel(self) -> None:
         """Have Spark kill the tasks."""
-        self._entered.cancelJobGroup(self._group)
+        try:
+            self._entered.cancelJobGroup(self._group)
+        except (Py4JError, ConnectionError) as error:  # then they end by themselves
+            logger.debug("Spark cannot cancel the tasks: %s", first_line(error))
 
     @property
     def _entered(self) -> SparkContext:
