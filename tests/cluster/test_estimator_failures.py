@@ -43,6 +43,13 @@ def test_a_fit_goes_on_when_its_workers_are_killed(
 
 def task_processes() -> list[psutil.Process]:
     """Return what Spark of this process runs tasks in: forks of its Python daemon."""
-    children = psutil.Process().children(recursive=True)
-    daemons = {p.pid for p in children if "pyspark.daemon" in p.cmdline()}
-    return [p for p in children if p.pid in daemons and p.ppid() in daemons]
+    children = [p for p in psutil.Process().children(recursive=True) if is_daemon(p)]
+    daemons = {process.pid for process in children}
+    return [process for process in children if process.ppid() in daemons]
+
+
+def is_daemon(process: psutil.Process) -> bool:
+    try:
+        return "pyspark.daemon" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
