@@ -88,7 +88,7 @@ class PredictionParams(
     )
     layerModules = _param(
         "layerModules",
-        "modules that register layer classes; every executor has to reach them.",
+        "modules that register layer classes; they travel to the executors.",
         TypeConverters.toListString,
     )
     pythonLayers = _param(
