@@ -117,7 +117,7 @@ class Chaos:
 
     Args:
         find: Returns the processes of the run by role, in groups to which things happen at once.
-        acts: What may happen, and how likely it is.
+        acts: What happens, each at least once, and how likely it is after that.
         share: How many events are enough.
         seed: Of what happens when.
         pace: How fast.
@@ -147,6 +147,7 @@ class Chaos:
         self._deadline = self._started + deadline_s
         self._stopped: list[tuple[float, list[psutil.Process]]] = []
         self._frozen: set[int] = set()
+        self._new = self._random.sample(sorted(acts), len(acts))
         self._lost_at, self._patience = -pace.recovery, pace.patience
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="chaos", daemon=True)
@@ -222,11 +223,13 @@ class Chaos:
         if not acts:
             return
         (act,) = self._random.choices(acts, [self._acts[act] for act in acts])
+        act = next((new for new in self._new if new in acts), act)
         group = [p for p in self._random.choice(roles[act[1]]) if p.pid not in self._frozen]
         seconds = self._random.uniform(*self._pace.stop_s) if act[0] == STOP else 0.0
         hit = _send(group, signal.SIGKILL if act[0] == KILL else signal.SIGSTOP)
         if not hit:
             return
+        self._new = [new for new in self._new if new != act]
         now = time.monotonic()
         self.events.append(Event(now - self._started, act, hit, seconds, iteration))
         if act[0] == STOP:

@@ -6,16 +6,19 @@ Asynchronous ones are the tasks of a plain stage: Spark starts a lost one again 
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import pickle
 import re
 import secrets
+import signal
 import socket
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -50,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 # The driver's own deadlines come first, with a better message.
 _GRACE_S = 30.0
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 # In what Spark says of a process or a host that has gone, by Spark's version 4.
 _SIGNS_OF_LOSS = (
@@ -180,6 +185,7 @@ class Job:
 
     def __call__(self, parcels: Iterable[Parcel]) -> Iterator[int]:
         """Run the one parcel there is, and yield its rank."""
+        _end_with_parent()
         (parcel,) = parcels
         yield self.run(self.opened(parcel))
 
@@ -216,6 +222,20 @@ class Job:
         if self.address.certificate is not None:
             return nullcontext(FlightGroup(link, task.plan.num_workers))
         return _joining(task.plan.wait_timeout_s)
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process with the one that it was forked from, even if it is stopped then.
+
+    Spark ends Python's processes by way of that one, so that it would have lost this. A Java
+    process, the parent if spark.python.use.daemon is false, would be taken to end with a thread.
+    """
+    try:
+        parent = Path(f"/proc/{os.getppid()}/comm").read_text(encoding="utf-8").strip()
+    except OSError:  # another system
+        return
+    if parent != "java":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _place() -> Place:
