@@ -20,6 +20,8 @@ from trainer.coordinator import run_distributed
 from trainer.extensions import Extensions
 
 SEED = int(os.environ.get("TORREFY_CHAOS_SEED", secrets.randbits(31)))
+pytestmark = pytest.mark.slow
+
 MAX_ITER, PAUSE_S, DEADLINE_S = 2000, 0.001, 200.0
 PACE = Pace(gap_s=(0.01, 0.15), stop_s=(0.01, 0.2), recovery=10)
 WORKERS: dict[Act, float] = {(KILL, "worker"): 3, (STOP, "worker"): 2}
@@ -93,7 +95,7 @@ def run_in_chaos(
 
 
 def test_each_push_counts_once(folder: Path, flag: Path, extensions: Extensions) -> None:
-    outcome = run_in_chaos("counting", 30, folder, flag, extensions, sync_interval=1)
+    outcome = run_in_chaos("counting", 20, folder, flag, extensions, sync_interval=1)
     assert [worker.iterations for worker in outcome.result.workers] == [MAX_ITER // 2] * 2
     assert outcome.parameters.unique().tolist() == [MAX_ITER]
 
@@ -129,7 +131,7 @@ def test_each_push_counts_once_where_ranges_are_served(
 def test_rounds_that_are_lost_are_done_again(
     folder: Path, flag: Path, extensions: Extensions, strategy: str, options: dict[str, Any]
 ) -> None:
-    outcome = run_in_chaos(strategy, 25, folder, flag, extensions, **options)
+    outcome = run_in_chaos(strategy, 15, folder, flag, extensions, **options)
     undisturbed = run_plan(
         make_plan(strategy, 2, folder, max_iter=MAX_ITER, **options), folder, PAUSE
     )
