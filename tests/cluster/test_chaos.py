@@ -71,7 +71,12 @@ class Run:
 
 
 RUNS = {
-    "sparknet": Run("sparknet", 15, WORKERS, {"sync_interval": 5}),
+    "sparknet": Run(
+        "sparknet",
+        15,
+        WORKERS | {(FREEZE, "worker"): 1},
+        {"sync_interval": 5, "replaces_stragglers": True, "straggler_s": 5.0},
+    ),
     "sparknet, encrypted": Run("sparknet", 15, WORKERS, {"sync_interval": 5, "encryption": "on"}),
     "deepspark": Run(
         "deepspark",
