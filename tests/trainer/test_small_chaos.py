@@ -100,7 +100,6 @@ def test_each_push_counts_once(folder: Path, flag: Path, extensions: Extensions)
     assert outcome.parameters.unique().tolist() == [MAX_ITER]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encryption", ["off", "on"])
 def test_each_push_counts_once_where_ranges_are_served(
     folder: Path,
@@ -123,9 +122,9 @@ def test_each_push_counts_once_where_ranges_are_served(
     ("strategy", "options"),
     [
         ("sparknet", {"sync_interval": 5}),
-        pytest.param("sync", {}, marks=pytest.mark.slow),
-        pytest.param("easgd", {"sync_interval": 3}, marks=pytest.mark.slow),
-        pytest.param("diloco", {"sync_interval": 7}, marks=pytest.mark.slow),
+        ("sync", {}),
+        ("easgd", {"sync_interval": 3}),
+        ("diloco", {"sync_interval": 7}),
     ],
 )
 def test_rounds_that_are_lost_are_done_again(
@@ -139,7 +138,6 @@ def test_rounds_that_are_lost_are_done_again(
     assert dict(outcome.recorder.tests) == dict(undisturbed.recorder.tests)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "options"),
     [
