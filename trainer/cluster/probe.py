@@ -21,6 +21,7 @@ from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
 
+from trainer.cluster.java_errors import first_line
 from trainer.errors import TrainerError
 from trainer.extensions import Extensions
 
@@ -207,4 +208,4 @@ def _why(error: Py4JError | PySparkException) -> str:
     java: Any = getattr(error, "java_exception", None)
     if java is not None and "TimeoutException" in java.getClass().getName():
         return "they did not answer in time"
-    return str(java.getMessage() if java is not None else error).partition("\n")[0]
+    return first_line(error)

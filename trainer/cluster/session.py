@@ -20,6 +20,7 @@ from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 
+from trainer.cluster.java_errors import first_line
 from trainer.cluster.packing import installed_modules
 from trainer.cluster.probe import check_executors, check_imports
 from trainer.cluster.settings import (
@@ -29,6 +30,7 @@ from trainer.cluster.settings import (
     is_submitted,
     launch_settings,
     spark_master,
+    submitted_master,
 )
 from trainer.cluster.shipping import ship
 from trainer.errors import TrainerError
@@ -111,7 +113,7 @@ def _prepare(context: SparkContext, plan: DistributedPlan) -> None:
 
 def _start(plan: DistributedPlan) -> SparkContext:
     java = "java" if is_submitted() else _find_java()
-    master = spark_master(plan, _submitted_master())
+    master = spark_master(plan, submitted_master())
     if is_local(master) or f"//{_LOOPBACK}:" in master or "//localhost:" in master:
         os.environ.setdefault("SPARK_LOCAL_IP", _LOOPBACK)
     _check_host_name()
@@ -126,14 +128,6 @@ def _start(plan: DistributedPlan) -> SparkContext:
         ) from error
     except Py4JError as error:
         raise TrainerError(f"Spark cannot start on {master}: {first_line(error)}") from error
-
-
-def _submitted_master() -> str | None:
-    """Return the master that spark-submit was given, if it has started this process."""
-    if not is_submitted():
-        return None
-    SparkContext._ensure_initialized()
-    return SparkConf().get("spark.master")
 
 
 def _settings(plan: DistributedPlan, master: str) -> SparkConf:
@@ -244,10 +238,3 @@ def wait_for_slots(context: SparkContext, plan: DistributedPlan) -> int:
             )
         time.sleep(_POLL_S)
     return int(slots)
-
-
-def first_line(error: Exception) -> str:
-    """Return what a Java exception says, without its stack."""
-    java: Any = getattr(error, "java_exception", None)
-    text = str(java.getMessage() if java is not None else error)
-    return text.partition("\n")[0]

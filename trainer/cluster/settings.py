@@ -7,7 +7,7 @@ import math
 import os
 import re
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 
 from trainer.cluster.packing import PACKAGE_ROOT
 from trainer.errors import TrainerError
@@ -28,6 +28,14 @@ _COUNTED = ("yarn", "k8s://")
 def is_submitted() -> bool:
     """Return whether spark-submit has started this process, and so has chosen the master."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def submitted_master() -> str | None:
+    """Return the master that spark-submit was given; None if it has not started this process."""
+    if not is_submitted():
+        return None
+    SparkContext._ensure_initialized()  # to read what spark-submit knows
+    return SparkConf().get("spark.master")
 
 
 def is_local(master: str) -> bool:

@@ -6,13 +6,11 @@ Asynchronous ones are the tasks of a plain stage: Spark starts a lost one again 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import pickle
 import re
 import secrets
-import signal
 import socket
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,13 +28,14 @@ from pyspark.errors import PySparkException
 from trainer.cluster.base import Cluster, Work
 from trainer.cluster.gloo import joined
 from trainer.cluster.gpus import assigned_device
+from trainer.cluster.java_errors import first_line, java_message
 from trainer.cluster.session import (
     close_context,
-    first_line,
     open_context,
     told_of_java,
     wait_for_slots,
 )
+from trainer.end_with_parent import end_with_parent
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.extensions import Extensions
 from trainer.links import DriverLink, Group, Place
@@ -53,8 +52,6 @@ logger = logging.getLogger(__name__)
 
 # The driver's own deadlines come first, with a better message.
 _GRACE_S = 30.0
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 # In what Spark says of a process or a host that has gone, by Spark's version 4.
 _SIGNS_OF_LOSS = (
@@ -185,7 +182,7 @@ class Job:
 
     def __call__(self, parcels: Iterable[Parcel]) -> Iterator[int]:
         """Run the one parcel there is, and yield its rank."""
-        _end_with_parent()
+        _end_with_daemon()
         (parcel,) = parcels
         yield self.run(self.opened(parcel))
 
@@ -224,8 +221,8 @@ class Job:
         return _joining(task.plan.wait_timeout_s)
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this process with the one that it was forked from, even if it is stopped then.
+def _end_with_daemon() -> None:
+    """End this process with the one that it was forked from, even if it is stopped then.
 
     Spark ends Python's processes by way of that one, so that it would have lost this. A Java
     process, the parent if spark.python.use.daemon is false, would be taken to end with a thread.
@@ -235,7 +232,7 @@ def _end_with_parent() -> None:
     except OSError:  # another system
         return
     if parent != "java":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
 
 
 def _place() -> Place:
@@ -272,15 +269,13 @@ def _numeric(host: str) -> str:
 
 def is_loss(error: Py4JError | PySparkException) -> bool:
     """Return whether a job has failed because a worker, an executor or a host is gone."""
-    java: Any = getattr(error, "java_exception", None)
-    text = str(java.getMessage() if java is not None else error)
+    text = java_message(error)
     return any(sign in text for sign in _SIGNS_OF_LOSS)
 
 
 def reason(error: Py4JError | PySparkException) -> str:
     """Return why a job failed, in a line: the worker's own exception, or what became of it."""
-    java: Any = getattr(error, "java_exception", None)
-    text = str(java.getMessage() if java is not None else error)
+    text = java_message(error)
     rank = re.search(r"ResultTask\(\d+, (\d+)\)|[Tt]ask (\d+)(?:\.\d+)? in stage", text)
     worker = f"worker {rank[1] or rank[2]}" if rank else "a worker"
     if "No module named" in text and "'trainer'" in text:
@@ -288,6 +283,6 @@ def reason(error: Py4JError | PySparkException) -> str:
     own = re.findall(r"^(?!org\.|java\.)[\w.]+(?:Error|Exception): .*$", text, re.MULTILINE)
     if own:
         return f"{worker}: {own[-1]}"
-    if any(sign in text for sign in _SIGNS_OF_LOSS):
+    if is_loss(error):
         return f"{worker} was lost: killed, or out of memory? Spark says: {first_line(error)}"
     return f"{worker}: {first_line(error)}"

@@ -18,12 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _master() -> list[str]:
     # Here, because `train --help` and a run in one process need no pyspark.
-    from pyspark import SparkConf, SparkContext
+    from trainer.cluster.settings import submitted_master
 
-    from trainer.cluster.settings import is_submitted
-
-    if not is_submitted():
-        return []
-    SparkContext._ensure_initialized()  # to read what spark-submit knows
-    master = SparkConf().get("spark.master")
+    master = submitted_master()
     return ["--master", master] if master else []

@@ -6,18 +6,16 @@ and ends with the driver, whatever becomes of that.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+from trainer.end_with_parent import end_with_parent
 
 
 def main() -> None:
     """Serve until the driver closes the standard input, or ends."""
     # Even a stopped process ends by this; by the end of the input, one whose driver ended before.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     # Takes seconds, in which the driver may end.
     from trainer.parameter_server.range_job import RangeJob, serving_range
 

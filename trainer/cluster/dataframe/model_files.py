@@ -18,7 +18,7 @@ from prototxt_parser.proto.caffe_pb2 import NetParameter, TransformationParamete
 from prototxt_parser.text import parse_text, print_text
 from trainer.cluster.dataframe.heads import Head
 from trainer.cluster.dataframe.inputs import Input
-from trainer.cluster.session import first_line
+from trainer.cluster.java_errors import first_line
 from trainer.data.mean_file import read_mean, write_mean
 from trainer.errors import DataError
 
