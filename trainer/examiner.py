@@ -41,7 +41,11 @@ class Examiner:
         self._solver.net.flat.data.copy_(milestone.parameters)
         for slot, values in zip(self._solver.history, milestone.history, strict=False):
             slot.copy_(values)
-        self._solver.iteration = milestone.iteration
+        self.settle(milestone.iteration)
+
+    def settle(self, iteration: int) -> None:
+        """Note the iteration of the parameters that the solver has been given."""
+        self._solver.iteration = iteration
         self._solver.settle_rate()
 
     def reach(self) -> float | None:

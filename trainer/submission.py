@@ -13,7 +13,7 @@ from trainer.cluster.base import Cluster
 from trainer.errors import LostWorkerError, TrainerError
 from trainer.examiner import Examiner
 from trainer.parameter_server.center import Snapshot
-from trainer.parameter_server.desk import Desk, Milestone
+from trainer.parameter_server.desk import Desk
 from trainer.plan import DistributedPlan
 from trainer.saving import Saver
 from trainer.tally import Tally
@@ -88,8 +88,7 @@ class Submission:
     def load_center(self) -> Snapshot:
         """Bring the driver's solver to the centre as it is."""
         snapshot = self._desk.center.snapshot(into=self._solver.net.flat.data)
-        progress = self._plan.progress(sum(snapshot.iterations))
-        self._examiner.load(Milestone(progress, snapshot.parameters))
+        self._examiner.settle(self._plan.progress(sum(snapshot.iterations)))
         return snapshot
 
     def _attend(self, run: _Background) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.links import Pull
-from trainer.parameter_server.books import Books, Push, check_rank
+from trainer.parameter_server.books import Books, Push
 from trainer.parameter_server.center_file import CenterFile
-from trainer.parameter_server.moves import check_finite, check_move
+from trainer.parameter_server.moves import check_push
 from trainer.parameter_server.store import open_store
 from trainer.strategies.arithmetic import Layout, may_push
 from trainer.strategies.base import CenterSettings
@@ -70,7 +70,7 @@ class Center:
         workers = len(iterations)
         self._store = open_store(parameters, state, layout, workers, file, settings, wait_s)
         self._books = Books(iterations, is_always_seen=settings.is_shared)
-        self._is_closed, self._file = False, file
+        self._is_closed = False
         self._watch, self._settings, self._wait_s = watch, settings, wait_s
         self._writing = threading.Lock()  # the books
         self._changed = threading.Condition()
@@ -160,12 +160,8 @@ class Center:
             into: Where its values go, shape (P,); None for a new tensor.
         """
         with self._exchanging:
-            values = self.copy() if into is None else into.copy_(self._values())
-            return Snapshot(values, list(self._books.iterations), self.state())
-
-    def _values(self) -> Tensor:
-        """Return the values for a reader: themselves, while exchanges are locked out."""
-        return self.copy() if self._file is not None else self._store.parameters
+            values = self._store.copy(self._store.parameters, into)
+            return Snapshot(values, self._books.iterations, self.state())
 
     def fetch(self, rank: int, attempt: int) -> Tensor:
         """Return the centre to a worker, which has then seen all updates.
@@ -183,8 +179,7 @@ class Center:
             TrainerError: The push is of a replaced attempt, of another size, or not finite; or the
                 workers that it has to wait for do not come.
         """
-        check_rank(push.rank, len(self._books.iterations))
-        self._check_sent(push, sent)
+        check_push(push, sent, len(self._books.iterations), self.size, self._store.rules)
         with self._exchanging:
             self._wait_for_others(push)
             with self._writing:
@@ -224,10 +219,3 @@ class Center:
                 f"no more than max_staleness {limit}: too slow, or lost? Allow more staleness, or "
                 "see to its host"
             )
-
-    def _check_sent(self, push: Push, sent: Tensor) -> None:
-        try:
-            check_move(push.move, sent, self.size, self._store.rules)
-            check_finite(sent, push.iteration)
-        except TrainerError as error:
-            raise TrainerError(f"worker {push.rank}: {error}") from error

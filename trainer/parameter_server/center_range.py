@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.errors import TrainerError
 from trainer.parameter_server.books import Push, check_attempt, check_rank
 from trainer.parameter_server.center_file import CenterFile
-from trainer.parameter_server.moves import Mover, check_finite, check_move
+from trainer.parameter_server.moves import Mover, check_push
 
 _SEQUENCE_BITS = 32
 
@@ -61,12 +61,7 @@ class CenterRange:
         Raises:
             TrainerError: The push is of a replaced attempt, of another size, or not finite.
         """
-        check_rank(push.rank, self._file.workers)
-        try:
-            check_move(push.move, sent, self.size, self._mover.rules)
-            check_finite(sent, push.iteration)
-        except TrainerError as error:
-            raise TrainerError(f"worker {push.rank}: {error}") from error
+        check_push(push, sent, self._file.workers, self.size, self._mover.rules)
         with self._alone():
             is_repeated = self._enter(push)
             return self._mover.exchange(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.links import Move
+from trainer.parameter_server.books import Push, check_rank
 from trainer.strategies.arithmetic import Layout, adagrad_, elastic_center_, subtract_
 
 # Largest rate of each.
@@ -42,6 +43,27 @@ def check_move(
             f"expected {expected_size} parameters; received {sent.numel()}: all workers must train "
             "the same net"
         )
+
+
+def check_push(push: Push, sent: Tensor, workers: int, size: int, rules: Collection[str]) -> None:
+    """Refuse a push of nobody, or one that brings what its move cannot take.
+
+    Args:
+        push: The push.
+        sent: What came with it.
+        workers: K.
+        size: Parameters of the centre, or of the range that is moved.
+        rules: Moves that are known there.
+
+    Raises:
+        TrainerError: Says whose it is, what was expected and what came.
+    """
+    check_rank(push.rank, workers)
+    try:
+        check_move(push.move, sent, size, rules)
+        check_finite(sent, push.iteration)
+    except TrainerError as error:
+        raise TrainerError(f"worker {push.rank}: {error}") from error
 
 
 def check_finite(sent: Tensor, iteration: int) -> None:

@@ -41,8 +41,8 @@ class Store(Protocol):
     def fetch(self) -> Tensor:
         """Return what a worker gets that wants the centre: (P,), or (0,) if it is elsewhere."""
 
-    def copy(self, values: Tensor) -> Tensor:
-        """Return a copy of `parameters` or `squares`."""
+    def copy(self, values: Tensor, into: Tensor | None = None) -> Tensor:
+        """Return a copy of `parameters` or `squares`: `into`, or a new tensor."""
 
 
 @final
@@ -68,9 +68,9 @@ class OwnStore:
         """See `Store.fetch`."""
         return self.parameters.clone()
 
-    def copy(self, values: Tensor) -> Tensor:
+    def copy(self, values: Tensor, into: Tensor | None = None) -> Tensor:
         """See `Store.copy`."""
-        return values.clone()
+        return values.clone() if into is None else into.copy_(values)
 
 
 @final
@@ -97,9 +97,9 @@ class StillStore:
         """See `Store.fetch`."""
         return self.parameters
 
-    def copy(self, values: Tensor) -> Tensor:
-        """Return `values` themselves, which do not change while anybody needs them."""
-        return values
+    def copy(self, values: Tensor, into: Tensor | None = None) -> Tensor:
+        """See `Store.copy`; instead of a new tensor it returns `values`, which do not change."""
+        return values if into is None else into.copy_(values)
 
 
 @final
@@ -132,13 +132,13 @@ class RangedStore:
         """See `Store.fetch`."""
         return torch.empty(0)
 
-    def copy(self, values: Tensor) -> Tensor:
+    def copy(self, values: Tensor, into: Tensor | None = None) -> Tensor:
         """See `Store.copy`: of locked ranges each is whole, but one may be ahead of another.
 
         Raises:
             TrainerError: A range was not free in time.
         """
-        result = torch.empty_like(values)
+        result = torch.empty_like(values) if into is None else into
         if not values.numel():
             return result
         for number, part in enumerate(self._file.ranges):
