@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psutil
+
+from solvers import Action
 
 # Variable in the environment of every process of a run, and of no other. It names a file that is
 # there as long as chaos goes on; see `chaos_parts`, which only a run imports.
@@ -159,16 +160,18 @@ class Chaos:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
         self.seconds = time.monotonic() - self._started
         print(f"{len(self.events)} events", *self.events, sep="\n")
+
+    def poll(self, flag: Path) -> Action:
+        """Be polled by a run: end it in time, and let it go on in peace when chaos is over."""
+        self.check_deadline()
+        if self.is_over:
+            flag.unlink(missing_ok=True)
+        return Action.NONE
 
     def check_deadline(self) -> None:
         """Raise an error that says what every process and thread does, if the time is over."""

@@ -188,9 +188,11 @@ class _Run:
                 submission.run(self._tasks(net))
                 break
             except LostWorkerError as error:
-                given = self._after_loss(desk, error)
+                given = self._after_loss(desk)
+                if given is None:
+                    raise
                 losses = 1 if sum(given.iterations) > before else losses + 1
-                if self._saver is None or losses >= self._plan.task_attempts:
+                if losses >= self._plan.task_attempts:
                     raise
                 iteration = self._plan.progress(sum(given.iterations))
                 logger.warning("%s. All workers go on from iteration %d", error, iteration)
@@ -199,8 +201,10 @@ class _Run:
         if not self._strategy.is_synchronous:
             submission.load_center()
 
-    def _after_loss(self, desk: Desk, error: LostWorkerError) -> Given:
-        """Return what the next submission begins with."""
+    def _after_loss(self, desk: Desk) -> Given | None:
+        """Return what the next submission begins with; None if nothing has been saved."""
+        if self._saver is None:
+            return None
         if not self._strategy.is_synchronous:  # nothing is lost: the centre is here
             center = desk.center.snapshot()
             return replace(
@@ -209,9 +213,9 @@ class _Run:
                 iterations=center.iterations,
                 center_state=center.state,
             )
-        latest = self._saver.latest() if self._saver is not None else None
+        latest = self._saver.latest()
         if latest is None:
-            raise error
+            return None
         self._plan = replace(self._plan, start_iteration=latest.iteration)
         restore(self._solver, latest)
         return self._given(Restart(latest, self._plan))

@@ -83,7 +83,7 @@ class Heartbeat:
 
 @contextmanager
 def beating(driver: DriverLink, name: str) -> Iterator[Heartbeat]:
-    """Beat while the context lasts, and send what warnings this worker logs.
+    """Beat while the context lasts.
 
     Args:
         driver: Connection to the driver.

@@ -26,7 +26,7 @@ from chaos import FREEZE, KILL, STOP, TOKEN, Act, Chaos, Pace, by_role, processe
 from chaos_checks import PARTS, PAUSE, Belongings, Journal, TellTests, install_parts, wait_for_end
 from prototxt_parser.proto import caffe_pb2
 from prototxt_parser.text import print_text
-from solvers import Action, Solver
+from solvers import Solver
 from tiny_task import Outcome, enumerate_datums, make_plan, run_plan, tiny_net, tiny_param
 from trainer.data.database import write_database
 from trainer.extensions import Extensions
@@ -165,16 +165,16 @@ def run_in_chaos(
         *(lambda: journal.reached, DEADLINE_S),
     )
 
-    def poll() -> Action:
-        chaos.check_deadline()
-        if chaos.is_over:
-            flag.unlink(missing_ok=True)
-        return Action.NONE
-
     print(f"{name}: TORREFY_CHAOS_SEED={SEED}")
     with chaos:
         outcome = run_plan(
-            plan, folder, PAUSE, poll=poll, change=prepare, recorder=journal, **settings
+            plan,
+            folder,
+            PAUSE,
+            poll=partial(chaos.poll, flag),
+            change=prepare,
+            recorder=journal,
+            **settings,
         )
     note(name, chaos)
     wait_for_end(find)

@@ -1,8 +1,10 @@
-"""Data of the tiny task, for the tests that run it."""
+"""Data of the tiny task, for the tests that run it; a service, for those that attack it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hostile import Caller, Target, attacked
 
 from tiny_task import write_data
 
@@ -20,3 +22,16 @@ def folder(data: Path, tmp_path: Path) -> Path:
     for name in ("train_lmdb", "test_lmdb"):
         (tmp_path / name).symlink_to(data / name)
     return tmp_path
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    with attacked(encrypted=request.param) as target:
+        yield target
+
+
+@pytest.fixture
+def caller(target: Target) -> Iterator[Caller]:
+    caller = Caller(target.address)
+    yield caller
+    caller.close()

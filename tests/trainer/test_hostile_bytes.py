@@ -5,7 +5,7 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from itertools import product
@@ -32,20 +32,6 @@ from trainer.errors import TrainerError
 from trainer.parameter_server import stalls, wire
 from trainer.parameter_server.address import Address
 from trainer.parameter_server.service import serving
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
-def target(request: pytest.FixtureRequest) -> Iterator[Target]:
-    with attacked(encrypted=request.param) as target:
-        yield target
-
-
-@pytest.fixture
-def caller(target: Target) -> Iterator[Caller]:
-    caller = Caller(target.address)
-    yield caller
-    caller.close()
-
 
 # Bytes.
 

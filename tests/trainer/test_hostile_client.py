@@ -1,7 +1,7 @@
 """What no worker of ours asks for, of a real service: refused, and the run goes on."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from hostile import (
     WHO,
     Caller,
     Target,
-    attacked,
     numbers,
     refused,
 )
@@ -31,20 +30,6 @@ from trainer.links import Move
 from trainer.parameter_server import wire
 from trainer.parameter_server.client import FlightLink
 from trainer.parameter_server.service import serving
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
-def target(request: pytest.FixtureRequest) -> Iterator[Target]:
-    with attacked(encrypted=request.param) as target:
-        yield target
-
-
-@pytest.fixture
-def caller(target: Target) -> Iterator[Caller]:
-    caller = Caller(target.address)
-    yield caller
-    caller.close()
-
 
 # Strangers.
 

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from chaos import KILL, STOP, TOKEN, Act, Chaos, Groups, Pace
 from chaos_checks import PAUSE, Journal, TellTests, install_parts
 from process_cluster import ProcessCluster
-from solvers import Action
 from tiny_task import KeepTests, Outcome, make_plan, open_solver, run_plan, tiny_net, tiny_param
 from trainer.coordinator import run_distributed
 from trainer.extensions import Extensions
@@ -71,17 +71,16 @@ def run_in_chaos(
 
     chaos = Chaos(find, acts, share, SEED, PACE, lambda: journal.reached, DEADLINE_S)
 
-    def poll() -> Action:
-        chaos.check_deadline()
-        if chaos.is_over:
-            flag.unlink(missing_ok=True)
-        return Action.NONE
-
     print(f"TORREFY_CHAOS_SEED={SEED}")
     try:
         with chaos:
             run = run_distributed(
-                solver, plan, observer=journal, net=net, poll=poll, cluster=cluster
+                solver,
+                plan,
+                observer=journal,
+                net=net,
+                poll=partial(chaos.poll, flag),
+                cluster=cluster,
             )
         assert len(chaos.events) == share
         assert (run.iteration, run.is_stopped_early) == (MAX_ITER, False)

@@ -6,7 +6,6 @@ Any of Arrow's libraries reads it: `pyarrow.ipc.open_stream(file).read_all()["va
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, final
 
 import numpy as np
@@ -51,13 +50,8 @@ class TensorWriter:
     def __enter__(self) -> TensorWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
             self._writer.close()
 
 

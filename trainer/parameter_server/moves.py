@@ -17,9 +17,7 @@ from trainer.strategies.arithmetic import Layout, adagrad_, elastic_center_, sub
 _LIMITS = {"elastic": 1.0, "subtract": math.inf, "adagrad": math.inf, "count": math.inf}
 
 
-def check_move(
-    move: Move, sent: Tensor, size: int, rules: Collection[str] = tuple(_LIMITS)
-) -> None:
+def check_move(move: Move, sent: Tensor, size: int, rules: Collection[str]) -> None:
     """Refuse a move that is none, and a tensor that does not belong to it.
 
     Args:

@@ -31,10 +31,8 @@ _ARROW_TYPES = {
 }
 _NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in _ARROW_TYPES}
 SCHEMAS = {
-    dtype: pa.schema(
-        [pa.field("values", arrow_type, nullable=False)], {"dtype": str(dtype)[len("torch.") :]}
-    )
-    for dtype, arrow_type in _ARROW_TYPES.items()
+    dtype: pa.schema([pa.field("values", _ARROW_TYPES[dtype], nullable=False)], {"dtype": name})
+    for name, dtype in _NAMES.items()
 }
 
 # Bytes of JSON in a call, or in its answer.
