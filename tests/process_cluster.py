@@ -16,7 +16,7 @@ import torch
 
 from trainer.cluster.base import Cluster, Work
 from trainer.errors import LostWorkerError, TrainerError
-from trainer.links import DriverLink, Place
+from trainer.links import DriverLink
 from trainer.parameter_server.address import Address
 from trainer.parameter_server.client import FlightGroup, FlightLink
 from trainer.parameter_server.desk import Desk
@@ -96,8 +96,8 @@ class ProcessCluster(Cluster):
             process.kill()
             process.join(_TIMEOUT_S)
 
-    def end_worker(self, place: Place) -> None:
-        psutil.Process(place.pid).kill()
+    def end_worker(self, rank: int) -> None:
+        self._processes[rank].kill()
 
     def cancel(self) -> None:
         self._is_cancelled.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -168,12 +170,15 @@ class Place:
     Attributes:
         host: Name of the machine.
         pid: Process id there.
-        task: Spark's id of the task attempt; -1 without Spark.
     """
 
     host: str
     pid: int
-    task: int = -1
+
+    @classmethod
+    def here(cls) -> Place:
+        """Return where this process runs."""
+        return cls(socket.gethostname(), os.getpid())
 
 
 @dataclass(frozen=True)

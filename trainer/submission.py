@@ -197,7 +197,7 @@ class Submission:
         if member.killed is None:
             member.killed = now
             logger.warning("Ending %s, for another to be started", roster.name(rank))
-            self._cluster.end_worker(member.place)
+            self._cluster.end_worker(rank)
         elif now - member.killed > self._plan.start_timeout_s:
             self._desk.drop(rank)
             self._tally.workers[rank].iterations = self._desk.center.iterations[rank]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from prototxt_parser.definition import NetDefinition
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers.feed import FeedOpener
-from trainer.links import Place
 from trainer.plan import DistributedPlan, Milestones
 
 
@@ -22,7 +21,6 @@ class WorkerTask:
         param: The solver's settings, without what the driver does: display, test, snapshot.
         net: The net to train.
         open_feed: Where its batches come from; None for the files that it names.
-        place: Where it runs, known when it has arrived there.
     """
 
     rank: int
@@ -31,4 +29,3 @@ class WorkerTask:
     param: SolverParameter
     net: NetDefinition
     open_feed: FeedOpener | None = None
-    place: Place | None = None

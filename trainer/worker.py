@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
 import traceback
 from collections.abc import Iterator
@@ -48,7 +46,7 @@ def run_worker(
         joining: Gives the group of the workers of a synchronous run; None in an asynchronous one.
     """
     try:
-        start = driver.start(task.place or Place(socket.gethostname(), os.getpid()))
+        start = driver.start(Place.here())
         with _heart(task, driver) as heart:
             task.plan.extensions.install()
             with joining as group, closing(open_solver(task, start)) as solver:

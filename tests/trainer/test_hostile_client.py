@@ -156,7 +156,7 @@ BAD_FIELDS: list[tuple[Mapping[str, Any], str]] = [
     ({"call": "meet", "size": 1 << 40, "number": 1}, "expected at most 7 values"),
     ({"call": "meet", "size": 3, "number": 1}, "expected 3 values; received more"),
     ({"call": "meet", "size": SIZE, "number": 5}, "expected a call of meeting 1; received 5"),
-    ({"call": "start", "place": {"host": "x", "pid": "y", "task": 0}}, "received more"),
+    ({"call": "start", "place": {"host": "x", "pid": "y"}}, "received more"),
     ({"call": "fetch"}, "expected 0 values; received more"),
 ]
 

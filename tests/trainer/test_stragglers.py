@@ -31,6 +31,12 @@ def once(rank: int, attempt: int, exchanges: int) -> bool:
     return (rank, attempt, exchanges) == (1, 1, 5)
 
 
+def slowly(rank: int, attempt: int, exchanges: int) -> bool:
+    """Do that, and have worker 0 not have done its own share before that is noticed."""
+    time.sleep(0.015 if rank == 0 else 0)
+    return once(rank, attempt, exchanges)
+
+
 def train(
     plan: DistributedPlan, folder: Path, cluster: ThreadCluster, **settings: Any
 ) -> tuple[RunResult, Recorder, torch.Tensor]:
@@ -57,7 +63,7 @@ def test_silent_worker_is_ended_and_another_goes_on(
     cluster = ThreadCluster(once)
     result, recorder, parameters = train(plan, folder, cluster)
     assert (result.iteration, result.is_stopped_early) == (120, False)
-    assert [place.task for place in cluster.ended_places] == [1]
+    assert cluster.ended_workers == [1]
     assert [worker.attempts for worker in result.workers] == [1, 2]
     assert [(what, values["rank"]) for what, _, values in recorder.events] == [("straggler", 1)]
     assert "No word from worker 1 on " in caplog.text
@@ -70,10 +76,6 @@ def test_share_of_one_that_is_not_replaced_is_done_by_the_other(
 ) -> None:
     caplog.set_level(logging.WARNING, "trainer")
 
-    def slowly(rank: int, attempt: int, exchanges: int) -> bool:
-        time.sleep(0.015 if rank == 0 else 0)  # it has not done its own share before
-        return once(rank, attempt, exchanges)
-
     plan = plan_of("deepspark", folder, sync_interval=1, max_iter=600, start_timeout_s=0.3)
     plan = replace(plan, replaces_stragglers=True)
     result, recorder, _ = train(plan, folder, ThreadCluster(slowly, replaces=False))
@@ -81,6 +83,18 @@ def test_share_of_one_that_is_not_replaced_is_done_by_the_other(
     assert (result.iteration, result.is_stopped_early) == (600, False)
     assert [worker.iterations for worker in result.workers] == [595, 5]
     assert "is dropped at its iteration 5: 295 iterations are left to 1 others" in caplog.text
+
+
+def test_one_that_is_awaited_for_too_long_is_done_without_before_the_run_is_given_up(
+    folder: Path,
+) -> None:
+    waits = {"wait_timeout_s": 2.1, "start_timeout_s": 1.0, "replaces_stragglers": True}
+    plan = plan_of("deepspark", folder, sync_interval=1, max_iter=600, **waits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.submission._GRACE_S", 0.0)
+        result, recorder, _ = train(plan, folder, ThreadCluster(slowly, replaces=False))
+    assert [what for what, _, _ in recorder.events] == ["straggler", "dropped"]
+    assert (result.iteration, result.is_stopped_early) == (600, False)
 
 
 def test_without_the_option_it_is_named_and_may_come_back(
@@ -93,7 +107,7 @@ def test_without_the_option_it_is_named_and_may_come_back(
         patch.setattr("trainer.submission._GRACE_S", 4.0)
         with pytest.raises(Exception, match=r"no word from worker 1 on .* for 4.01 s"):
             train(plan, folder, cluster)
-    assert cluster.ended_places == []
+    assert cluster.ended_workers == []
     assert caplog.text.count("No word from worker 1") == 1
 
 
@@ -135,7 +149,7 @@ def test_worker_that_is_yet_to_start_is_not_silent(folder: Path, strategy: str) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.submission._GRACE_S", 0.0)
         result, recorder, _ = train(plan, folder, cluster)
-    assert (cluster.submissions, cluster.ended_places, recorder.events) == (1, [], [])
+    assert (cluster.submissions, cluster.ended_workers, recorder.events) == (1, [], [])
     assert (result.iteration, result.is_stopped_early) == (120, False)
 
 

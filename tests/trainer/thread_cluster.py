@@ -54,7 +54,7 @@ class ThreadCluster(Cluster):
         self._ended: list[Exception] = []
         self._done: set[int] = set()
         self._is_cancelled = threading.Event()
-        self.ended_places: list[Place] = []
+        self.ended_workers: list[int] = []
         self.submissions = 0
 
     def __enter__(self) -> Self:
@@ -110,10 +110,10 @@ class ThreadCluster(Cluster):
         if len(self._done) < len(tasks):
             raise LostWorkerError("a worker was lost")
 
-    def end_worker(self, place: Place) -> None:
-        self.ended_places.append(place)
+    def end_worker(self, rank: int) -> None:
+        self.ended_workers.append(rank)
         if self._replaces:
-            self._start(self._tasks[place.task])
+            self._start(self._tasks[rank])
 
     def cancel(self) -> None:
         self._is_cancelled.set()
@@ -132,7 +132,7 @@ class _Watched:
         return getattr(self._link, name)
 
     def start(self, place: Place) -> Any:
-        start = self._link.start(Place(place.host, place.pid, self._rank))
+        start = self._link.start(place)
         self._attempt = start.attempt
         return start
 

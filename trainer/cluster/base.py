@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-from trainer.links import DriverLink, Group, Place
+from trainer.links import DriverLink, Group
 from trainer.parameter_server.desk import Desk
 from trainer.task import WorkerTask
 
@@ -57,7 +57,7 @@ class Cluster(ABC):
         """
 
     @abstractmethod
-    def end_worker(self, place: Place) -> None:
+    def end_worker(self, rank: int) -> None:
         """End an asynchronous worker that hangs; another is started for it."""
 
     @abstractmethod

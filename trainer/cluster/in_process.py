@@ -74,7 +74,7 @@ class InProcessCluster(Cluster):
         if turns.failure is not None:
             raise turns.failure
 
-    def end_worker(self, place: Place) -> None:
+    def end_worker(self, rank: int) -> None:
         """Do nothing: a thread cannot be ended, and whoever has the turn runs."""
 
     def cancel(self) -> None:

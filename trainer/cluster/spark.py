@@ -11,14 +11,13 @@ import os
 import pickle
 import re
 import secrets
-import socket
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Self, final
 
 import torch
 from py4j.protocol import Py4JError, Py4JNetworkError
@@ -52,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 # The driver's own deadlines come first, with a better message.
 _GRACE_S = 30.0
+_MOST_ATTEMPTS = 10_000  # at the tasks of a stage, the newest of which are looked at
 
 # In what Spark says of a process or a host that has gone, by Spark's version 4.
 _SIGNS_OF_LOSS = (
@@ -132,13 +132,26 @@ class SparkCluster(Cluster):
         else:
             data.mapPartitions(job).collect()
 
-    def end_worker(self, place: Place) -> None:
-        """Have Spark kill a task, which counts as no failure, and start it again."""
+    def end_worker(self, rank: int) -> None:
+        """Have Spark kill a worker's task, which counts as no failure, and start it again."""
         try:
-            spark: Any = self._entered._jsc.sc()
-            spark.killTaskAttempt(place.task, True, "it is silent")
+            for attempt in self._running(rank):
+                self._entered._jsc.sc().killTaskAttempt(attempt, True, "it is silent")
         except (Py4JError, ConnectionError) as error:
-            logger.warning("Spark cannot end task %d: %s", place.task, first_line(error))
+            logger.warning("Spark cannot end the task of worker %d: %s", rank, first_line(error))
+
+    def _running(self, rank: int) -> Iterator[int]:
+        """Yield Spark's ids of the attempts at a worker's task, one that was never heard of too."""
+        tracker, spark = self._entered.statusTracker(), self._entered._jsc.sc()
+        for job in {*tracker.getJobIdsForGroup(self._group)} & {*tracker.getActiveJobsIds()}:
+            info = tracker.getJobInfo(job)
+            if info is None:  # it has ended since
+                continue
+            stage = max(info.stageIds)  # those before it bring the data
+            tasks = spark.statusStore().taskList(stage, 0, _MOST_ATTEMPTS)
+            for task in (tasks.apply(number) for number in range(tasks.size())):
+                if task.index() == rank and task.status() == "RUNNING":
+                    yield task.taskId()
 
     def cancel(self) -> None:
         """Have Spark kill the tasks."""
@@ -192,7 +205,7 @@ class Job:
             return parcel.open()
         except Exception as error:  # whatever the user's modules raise
             with closing(FlightLink(self.address, parcel.rank, _GRACE_S)) as link:
-                link.start(_place())
+                link.start(Place.here())
                 words = f"{type(error).__name__}: {error}"
                 link.fail(words, traceback.format_exc(), is_lost_peer=False)
             raise
@@ -211,7 +224,7 @@ class Job:
             joining = self._joining(link, task) if self.in_group else nullcontext()
             device = assigned_device(task.plan.device, TaskContext.get())
             plan = replace(task.plan, device=device)
-            self.work(replace(task, plan=plan, place=_place()), link, joining)
+            self.work(replace(task, plan=plan), link, joining)
         return task.rank
 
     def _joining(self, link: DriverLink, task: WorkerTask) -> AbstractContextManager[Group]:
@@ -233,13 +246,6 @@ def _end_with_daemon() -> None:
         return
     if parent != "java":
         end_with_parent()
-
-
-def _place() -> Place:
-    """Return where this process runs a task."""
-    context = TaskContext.get()
-    task = -1 if context is None else context.taskAttemptId()
-    return Place(socket.gethostname(), os.getpid(), task)
 
 
 def _description(tasks: Sequence[WorkerTask], submission: int) -> str:

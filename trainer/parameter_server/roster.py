@@ -64,6 +64,11 @@ class Member:
     is_dropped: bool = False
     extra: int = 0
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a process for it is still to report."""
+        return not self.attempts or self.killed is not None
+
 
 @final
 class Roster:
@@ -173,7 +178,7 @@ class Roster:
     def silent(self, seconds: float, start_s: float) -> list[int]:
         """Return the workers that have not finished and were not heard of for `seconds`.
 
-        Those that were never heard of have `start_s` more: Spark may still be starting them.
+        Those that Spark may still be starting, for the first time or again, have `start_s` more.
         """
         now = time.monotonic()
         with self._lock:
@@ -181,7 +186,7 @@ class Roster:
                 rank
                 for rank, member in enumerate(self.members)
                 if member.is_working
-                and now - member.heard > seconds + (0.0 if member.attempts else start_s)
+                and now - member.heard > seconds + (start_s if member.is_awaited else 0.0)
             ]
 
     @property

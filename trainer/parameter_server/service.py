@@ -81,7 +81,7 @@ class Service(FlightService):
     def _start(self, command: dict[str, Any], reader: Any, writer: Any) -> None:
         wire.receive(reader, 0)
         where = command["place"]
-        place = Place(str(where["host"]), integer(where, "pid"), integer(where, "task", least=-1))
+        place = Place(str(where["host"]), integer(where, "pid"))
         start = self._desk.start(integer(command, "rank"), place)
         message = {
             "attempt": start.attempt,
