@@ -1,289 +1,23 @@
-"""What the runs of a comparison say: curves, final values, time to a level, steadiness, costs.
+"""Figures of a comparison: final values, the way to a level, steadiness, costs, differences.
 
-Pure functions of result rows, without pictures. Figures are means over the seeds that finished, with
-their lowest and highest; times leave out the runs that other processes disturbed.
+Each is of all runs of an outcome that finished, a value for each. Times leave out the runs that
+other processes disturbed.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 from statistics import fmean, stdev
-from typing import Any, final
+from typing import final
 
-from trainer.errors import DataError
-
-Row = Mapping[str, Any]
+from trainer.comparison.curves import between, line_of
+from trainer.comparison.outcomes import Comparison, Outcome, Row, Spread, spread
 
 LEAST_SEEDS = 3  # of each side, for a difference to be called one
-DISTURBED = 0.1  # share of the machine that others used, above which a run's seconds do not count
 LAST_TESTS = 5  # that steadiness is taken over
-
-_SINGLE = "single"
-_MOST_POINTS = 200
-_SHARED = ("net", "solver", "metric", "batch", "iterations")
-
-
-@final
-@dataclass(frozen=True)
-class Spread:
-    """A figure of several runs: one value for each."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Their mean."""
-        return fmean(self.values)
-
-    @property
-    def low(self) -> float:
-        """The lowest."""
-        return min(self.values)
-
-    @property
-    def high(self) -> float:
-        """The highest."""
-        return max(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        """The sample's standard deviation; None for a single value."""
-        return stdev(self.values) if len(self.values) > 1 else None
-
-
-def spread(values: Iterable[float | None]) -> Spread | None:
-    """Return the spread of what is there; None for nothing."""
-    there = tuple(value for value in values if value is not None)
-    return Spread(there) if there else None
-
-
-@final
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one combination: its runs, one for each seed.
-
-    Attributes:
-        label, strategy, workers, options, per_worker: As in its rows.
-        rows: One for each seed, by seed.
-    """
-
-    label: str
-    strategy: str
-    workers: int
-    options: Mapping[str, Any]
-    per_worker: bool
-    rows: tuple[Row, ...]
-
-    @property
-    def is_single(self) -> bool:
-        """Whether it is one process."""
-        return self.strategy == _SINGLE
-
-    @cached_property
-    def finished(self) -> tuple[Row, ...]:
-        """Runs that came to their end with a value."""
-        return tuple(row for row in self.rows if row["status"] == "finished")
-
-    @property
-    def diverged(self) -> tuple[Row, ...]:
-        """Runs that lost their numbers."""
-        return tuple(row for row in self.rows if row["status"] == "diverged")
-
-    @property
-    def undisturbed(self) -> tuple[Row, ...]:
-        """Finished runs that had the machine to themselves."""
-        return tuple(row for row in self.finished if not is_disturbed(row))
-
-
-@final
-@dataclass(frozen=True)
-class Comparison:
-    """All outcomes of one net.
-
-    Attributes:
-        outcomes: The single run first, then in the order of their first rows.
-        metric: `accuracy` or `loss`: what `final` of a row is.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    metric: str
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether less of the metric is better."""
-        return self.metric != "accuracy"
-
-    @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """All runs."""
-        return tuple(row for outcome in self.outcomes for row in outcome.rows)
-
-    @cached_property
-    def finished(self) -> tuple[Outcome, ...]:
-        """Outcomes with at least one run that finished."""
-        return tuple(outcome for outcome in self.outcomes if outcome.finished)
-
-    @property
-    def baseline(self) -> Outcome | None:
-        """The single run; None if it has not finished."""
-        return next((outcome for outcome in self.finished if outcome.is_single), None)
-
-
-def gather(rows: Iterable[Row]) -> Comparison:
-    """Return the outcomes of rows; of several rows of one run the last counts.
-
-    Raises:
-        DataError: The rows are of several nets, solvers, metrics, batches or iterations.
-    """
-    runs: dict[str, dict[int, Row]] = defaultdict(dict)
-    for row in rows:
-        runs[_combination(row)][row["seed"]] = row
-    outcomes = [_outcome([by_seed[seed] for seed in sorted(by_seed)]) for by_seed in runs.values()]
-    outcomes.sort(key=lambda outcome: not outcome.is_single)
-    every = [row for outcome in outcomes for row in outcome.rows]
-    finished = [row for row in every if row["status"] == "finished"]
-    for name in _SHARED:
-        _check_shared(name, every if name in ("net", "solver") else finished)
-    return Comparison(tuple(outcomes), finished[0]["metric"] if finished else "accuracy")
-
-
-def _combination(row: Row) -> str:
-    names = ("strategy", "workers", "options", "per_worker")
-    return json.dumps([row.get(name) for name in names], sort_keys=True)
-
-
-def _outcome(rows: Sequence[Row]) -> Outcome:
-    first = rows[0]
-    return Outcome(
-        label=first["label"],
-        strategy=first["strategy"],
-        workers=first["workers"],
-        options=first["options"],
-        per_worker=bool(first.get("per_worker")),
-        rows=tuple(rows),
-    )
-
-
-def _check_shared(name: str, rows: Sequence[Row]) -> None:
-    values = list(dict.fromkeys(row.get(name) for row in rows))
-    if len(values) > 1:
-        raise DataError(
-            f"results: expected runs of one {name}; received {' and '.join(map(str, values))}; "
-            "make a report of each apart"
-        )
-
-
-def is_disturbed(row: Row) -> bool:
-    """Return whether others used so much of the machine that a run's seconds mean little."""
-    return (row.get("other_load") or 0.0) > DISTURBED
-
-
-@final
-@dataclass(frozen=True)
-class Curve:
-    """A quantity over the seeds of an outcome, at the samples that all of them reached.
-
-    Attributes:
-        samples, iterations, worker_iterations, seconds: Where each point is, counted for the whole
-            run, for the run as its solver counts, for each worker alone, and on the clock (the
-            mean over seeds of when they were there).
-        mean, low, high: The quantity there.
-        seeds: How many runs it is of.
-    """
-
-    samples: tuple[float, ...]
-    iterations: tuple[float, ...]
-    worker_iterations: tuple[float, ...]
-    seconds: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    seeds: int
-
-
-@final
-@dataclass(frozen=True)
-class _Line:
-    """A quantity of one run by samples, which ascend."""
-
-    samples: Sequence[float]
-    seconds: Sequence[float]
-    values: Sequence[float]
-
-    def at(self, samples: float) -> tuple[float, float]:
-        """Return seconds and value at `samples`, between the points on a straight line."""
-        after = bisect_right(self.samples, samples)
-        if after == len(self.samples):
-            return self.seconds[-1], self.values[-1]
-        before, start, end = after - 1, self.samples[after - 1], self.samples[after]
-        part = (samples - start) / (end - start)
-        return (
-            _between(self.seconds[before], self.seconds[after], part),
-            _between(self.values[before], self.values[after], part),
-        )
-
-
-def _between(start: float, end: float, part: float) -> float:
-    return start + (end - start) * part
-
-
-def curve(outcome: Outcome, quantity: str, kind: str = "tests") -> Curve | None:
-    """Return the curve of a quantity over the finished runs of an outcome.
-
-    Between a run's points it is taken to be straight. Points of several workers at one count of
-    samples are averaged first.
-
-    Args:
-        outcome: The runs.
-        quantity: Such as `accuracy` or `loss`.
-        kind: `tests` or `train`, the field of a row that has it.
-
-    Returns:
-        The curve, of 200 points at most; None if there is no such quantity.
-    """
-    lines = [line for row in outcome.finished if (line := _line(row[kind], quantity))]
-    if not lines:
-        return None
-    start = max(line.samples[0] for line in lines)
-    end = min(line.samples[-1] for line in lines)
-    grid = sorted({x for line in lines for x in line.samples if start <= x <= end})
-    step = -(-len(grid) // _MOST_POINTS) or 1
-    grid = [*grid[:-1:step], *grid[-1:]]
-    points = [[line.at(x) for line in lines] for x in grid]
-    values = [[value for _, value in point] for point in points]
-    row = outcome.finished[0]
-    return Curve(
-        samples=tuple(grid),
-        iterations=tuple(x * row["iterations"] / row["samples"] for x in grid),
-        worker_iterations=tuple(x / row["batch"] / outcome.workers for x in grid),
-        seconds=tuple(fmean(seconds for seconds, _ in point) for point in points),
-        mean=tuple(map(fmean, values)),
-        low=tuple(map(min, values)),
-        high=tuple(map(max, values)),
-        seeds=len(lines),
-    )
-
-
-def _line(points: Sequence[Row], quantity: str) -> _Line | None:
-    at: dict[float, list[Row]] = defaultdict(list)
-    for point in points:
-        value = point.get(quantity)
-        if value is not None and math.isfinite(value):
-            at[point["samples"]].append(point)
-    if not at:
-        return None
-    samples = sorted(at)
-    seconds, values = (
-        [fmean(point[name] for point in at[x]) for x in samples] for name in ("seconds", quantity)
-    )
-    return _Line(samples, seconds, values)
 
 
 def finals(outcome: Outcome) -> Spread | None:
@@ -308,20 +42,17 @@ def reached(row: Row, target: float, axis: str, *, lower_is_better: bool = False
     Returns:
         The samples or seconds; None if it was not reached.
     """
-    sign = -1.0 if lower_is_better else 1.0
-    before: tuple[float, float] | None = None
-    for test in row["tests"]:
-        value = test.get(row["metric"])
-        if value is None or not math.isfinite(value):
-            continue
-        here, gap = float(test[axis]), sign * (value - target)
-        if gap >= 0:
-            if before is None:
-                return here
-            earlier, missing = before
-            return _between(earlier, here, missing / (missing + gap))
-        before = (here, -gap)
-    return None
+    line = line_of(row["tests"], row["metric"])
+    if line is None:
+        return None
+    places = line.samples if axis == "samples" else line.seconds
+    missing = [value - target if lower_is_better else target - value for value in line.values]
+    there = next((index for index, gap in enumerate(missing) if gap <= 0), None)
+    if not there:
+        return None if there is None else places[0]
+    before = there - 1
+    part = missing[before] / (missing[before] - missing[there])
+    return between(places[before], places[there], part)
 
 
 @final
@@ -376,7 +107,7 @@ def steadiness(comparison: Comparison, outcome: Outcome) -> Steadiness | None:
     series = [
         line.values
         for row in outcome.finished
-        if (line := _line(row["tests"], comparison.metric)) and len(line.values) > LAST_TESTS // 2
+        if (line := line_of(row["tests"], comparison.metric)) and len(line.values) > LAST_TESTS // 2
     ]
     if not series:
         return None
