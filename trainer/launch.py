@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,14 @@ from trainer.data.feed import open_feed
 from trainer.describe import metrics_path
 from trainer.device import log_gpus
 from trainer.errors import TrainerError, UsageError
-from trainer.metrics import MetricsCallback, MetricsFile
+from trainer.metrics import MetricsCallback, MetricsFile, Records
 from trainer.plan import DistributedPlan
 from trainer.progress import ProgressBar
 from trainer.recipe import Recipe
 from trainer.restart import restore
 from trainer.run_store import RunStore
 from trainer.signals import SignalPoll
+from trainer.start_record import images_per_iteration, start_record
 from trainer.tally import Observer
 from trainer.workers_table import workers_table
 
@@ -69,12 +70,9 @@ def launch(
     Raises:
         PrototxtError, SolverError, TrainerError: Something cannot be built, read or written.
     """
-    prefix = Path(recipe.param.snapshot_prefix)
     shows_bar = sys.stderr.isatty()
-    if log_to_file:
-        _make_folder(prefix.parent)
+    log = _log_file(Path(recipe.param.snapshot_prefix)) if log_to_file else None
     with ExitStack() as stack:
-        log = Path(f"{prefix}_train.log") if log_to_file else None
         stack.enter_context(log_lines(log, to_terminal=log_to_terminal or not shows_bar))
         log_gpus(device)
         solver = Solver(
@@ -93,22 +91,25 @@ def launch(
         if checkpoint is not None:
             restore(solver, checkpoint)
         is_resumed = snapshot is not None or checkpoint is not None
-        metrics = MetricsFile(metrics_path(recipe.param), recipe.batch_size, is_resumed=is_resumed)
-        stack.callback(metrics.close)
+        batch = images_per_iteration(recipe, plan)
+        sinks = [MetricsFile(metrics_path(recipe.param), batch, is_resumed=is_resumed)]
+        records = stack.enter_context(closing(Records(sinks)))
+        start = start_record(recipe, plan, net=solver.net.name, seed=seed, device=device)
+        records.write("start", solver.iteration, start)
         result = Result(solver)
-        solver.callbacks += [MetricsCallback(metrics), result]
+        solver.callbacks += [MetricsCallback(records), result]
         bar: ProgressBar | None = None
         if shows_bar:
             bar = ProgressBar(recipe.param.max_iter, solver.iteration)
-            stack.callback(bar.close)
-            solver.callbacks.append(bar)
+            solver.callbacks.append(stack.enter_context(closing(bar)))
         stack.enter_context(poll.installed())
         logger.info("Starting Optimization")
         if plan is None:
             solver.poll = poll
             solver.solve()
+            records.write_event("end", solver.iteration, {})
         else:
-            observer = _WorkersObserver(metrics, bar)
+            observer = _WorkersObserver(records, bar)
             run = run_distributed(
                 solver,
                 plan,
@@ -137,13 +138,16 @@ def _report(run: RunResult, observer: Observer, store: CheckpointStore | None) -
     return table
 
 
-def _make_folder(folder: Path) -> None:
+def _log_file(prefix: Path) -> Path:
+    """Return where the log goes; its folder is made."""
+    folder = prefix.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"--out {folder}: cannot be made ({error.strerror}); choose another folder"
         ) from error
+    return Path(f"{prefix}_train.log")
 
 
 @final
@@ -176,10 +180,10 @@ class Result(Callback):
 
 @final
 class _WorkersObserver:
-    """Passes what workers report on to the metrics file and the progress bar."""
+    """Passes on what workers report, to be recorded and for the progress bar."""
 
-    def __init__(self, metrics: MetricsFile, bar: ProgressBar | None) -> None:
-        self._metrics, self._bar = metrics, bar
+    def __init__(self, records: Records, bar: ProgressBar | None) -> None:
+        self._records, self._bar = records, bar
 
     def on_progress(self, iteration: int, loss: float) -> None:
         if self._bar is not None:
@@ -187,7 +191,7 @@ class _WorkersObserver:
             self._bar.show(loss=loss)
 
     def on_exchange(self, record: Mapping[str, Any]) -> None:
-        self._metrics.write("exchange", record["iteration"], record)
+        self._records.write("exchange", record["iteration"], record)
 
     def on_event(self, what: str, iteration: int, values: Mapping[str, Any]) -> None:
-        self._metrics.write("event", iteration, {"event": what, **values})
+        self._records.write_event(what, iteration, values)

@@ -1,8 +1,18 @@
-"""The metrics file of a run: JSON lines, one per display, test and exchange.
+"""What is recorded of a run, and its metrics file: JSON lines, one per display, test and exchange.
 
 Every line has `kind`, `iteration` (of the run), `samples` and `seconds` since the start; beyond
-that, `train`: loss, lr; `test`: the outputs of the test net, accuracy first among them;
-`exchange`: rank, loss, lr, compute_s, exchange_s, staleness.
+that,
+
+* `start`, the first one, and again where a resumed run goes on, with `seconds` from 0: what
+  `trainer.start_record` lists;
+* `train`: loss, lr;
+* `test`: net, its number, and the outputs of the test net, accuracy first among them;
+* `exchange`: what `trainer.tally.Observer.on_exchange` lists;
+* `event`: event, and what is known of it. `begin`, once after each start: the first iteration
+  begins, in a run with workers once the first of them is up; to count from there leaves out the
+  start of Spark and the first test. `lost`, `straggler`, `dropped`: see
+  `trainer.tally.Observer.on_event`. `end`: it is over, or was asked to stop; with workers, a row
+  for each. A run that failed or was killed has none.
 """
 
 from __future__ import annotations
@@ -13,12 +23,48 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, final
 
 from solvers import Callback, Solver
 from trainer.errors import TrainerError
 
 
+class Sink(Protocol):
+    """Keeps records."""
+
+    def write(self, kind: str, iteration: int, values: Mapping[str, Any]) -> None:
+        """Keep one."""
+
+    def close(self) -> None:
+        """Be done."""
+
+
+@final
+class Records:
+    """What is recorded of a run, for all that keep it."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks, self._has_begun = sinks, False
+
+    def write(self, kind: str, iteration: int, values: Mapping[str, Any]) -> None:
+        """Pass on one record."""
+        for sink in self._sinks:
+            sink.write(kind, iteration, values)
+
+    def write_event(self, what: str, iteration: int, values: Mapping[str, Any]) -> None:
+        """Pass on an event; of several beginnings, such as after a warm start, the first."""
+        if what == "begin" and self._has_begun:
+            return
+        self._has_begun = self._has_begun or what == "begin"
+        self.write("event", iteration, {"event": what, **values})
+
+    def close(self) -> None:
+        """Close all that keep them."""
+        for sink in self._sinks:
+            sink.close()
+
+
+@final
 class MetricsFile:
     """Writes records to a JSON-lines file.
 
@@ -64,17 +110,21 @@ def _plain(value: Any) -> Any:
 
 
 class MetricsCallback(Callback):
-    """Writes what a solver displays and tests."""
+    """Records what a solver displays and tests, and when it begins."""
 
-    def __init__(self, metrics: MetricsFile) -> None:
-        self._metrics = metrics
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def on_start(self, solver: Solver) -> None:
+        """Record the first iteration."""
+        self._records.write_event("begin", solver.iteration, {})
 
     def on_display(self, solver: Solver, iteration: int) -> None:
-        """Write loss and rate."""
+        """Record loss and rate."""
         values = {"loss": solver.smoothed_loss, "lr": solver.lr}
-        self._metrics.write("train", iteration, values)
+        self._records.write("train", iteration, values)
 
     def on_test(self, solver: Solver, results: Sequence[dict[str, float]]) -> None:
-        """Write the outputs of every test net."""
+        """Record the outputs of every test net."""
         for number, outputs in enumerate(results):
-            self._metrics.write("test", solver.iteration, {"net": number, **outputs})
+            self._records.write("test", solver.iteration, {"net": number, **outputs})

@@ -98,9 +98,10 @@ class Submission:
             is_over = not run.thread.is_alive()
             self._obey(self._solver.poll())
             milestone = self._desk.next_milestone(0 if is_over else _TICK_S)
-            for record in self._desk.take_records():
-                self._tally.add(record)
+            records = self._desk.take_records()
             self._note_members()
+            for record in records:
+                self._tally.add(record)
             if milestone is not None:
                 is_over = False
                 self._examiner.load(milestone)
@@ -114,9 +115,12 @@ class Submission:
                 self._cluster.cancel()  # the tasks of those that were dropped
 
     def _note_members(self) -> None:
-        members = zip(self._tally.workers, self._starts, self._desk.roster.members, strict=True)
-        for worker, before, member in members:
+        workers, members = self._tally.workers, self._desk.roster.members
+        has_begun = any(worker.attempts for worker in workers)
+        for worker, before, member in zip(workers, self._starts, members, strict=True):
             worker.host, worker.attempts = member.place.host, before + member.attempts
+        if not has_begun and any(worker.attempts for worker in workers):
+            self._tally.tell("begin")
 
     def _obey(self, action: Action) -> None:
         if action is Action.SNAPSHOT and not self._in_group:

@@ -38,8 +38,9 @@ class Observer(Protocol):
         """Hear that something happened to the run.
 
         Args:
-            what: `lost`: workers were lost, and what they did not save with them; `straggler`: a
-                worker is silent; `dropped`: others do the rest of its share; `end`: all is done.
+            what: `begin`: the first worker is up; told once, even if all are started again; `lost`:
+                workers were lost, and what they did not save with them; `straggler`: a worker is
+                silent; `dropped`: others do the rest of its share; `end`: all is done.
             iteration: Of the run.
             values: What else is known: rank, host, seconds; at the end a row for each worker.
         """

@@ -68,12 +68,13 @@ def test_net_alone_takes_the_solver_beside_it(
         json.loads(line) for line in (folder / "small_metrics.jsonl").read_text().splitlines()
     ]
     assert [(r["kind"], r["iteration"]) for r in records] == [
-        ("test", 0), ("train", 0), ("train", 8), ("test", 12), ("train", 16), ("train", 24),
-        ("test", 24),
+        ("start", 0), ("test", 0), ("event", 0), ("train", 0), ("train", 8), ("test", 12),
+        ("train", 16), ("train", 24), ("test", 24), ("event", 24),
     ]  # fmt: skip
     assert all(r["samples"] == 6 * r["iteration"] for r in records)
-    assert {"loss", "lr", "seconds"} <= records[1].keys()
-    assert 0 <= records[0]["accuracy"] <= 1
+    assert [r["event"] for r in records if r["kind"] == "event"] == ["begin", "end"]
+    assert {"loss", "lr", "seconds"} <= records[3].keys()
+    assert 0 <= records[1]["accuracy"] <= 1
 
 
 def test_log_lines_have_caffes_prefix(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

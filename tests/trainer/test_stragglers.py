@@ -65,7 +65,9 @@ def test_silent_worker_is_ended_and_another_goes_on(
     assert (result.iteration, result.is_stopped_early) == (120, False)
     assert cluster.ended_workers == [1]
     assert [worker.attempts for worker in result.workers] == [1, 2]
-    assert [(what, values["rank"]) for what, _, values in recorder.events] == [("straggler", 1)]
+    (begin, straggler) = recorder.events
+    assert begin == ("begin", 0, {})
+    assert (straggler[0], straggler[2]["rank"]) == ("straggler", 1)
     assert "No word from worker 1 on " in caplog.text
     assert "attempt 2 goes on from its iteration 15 on" in caplog.text
     assert parameters.isfinite().all()
@@ -79,7 +81,7 @@ def test_share_of_one_that_is_not_replaced_is_done_by_the_other(
     plan = plan_of("deepspark", folder, sync_interval=1, max_iter=600, start_timeout_s=0.3)
     plan = replace(plan, replaces_stragglers=True)
     result, recorder, _ = train(plan, folder, ThreadCluster(slowly, replaces=False))
-    assert [what for what, _, _ in recorder.events] == ["straggler", "dropped"]
+    assert [what for what, _, _ in recorder.events] == ["begin", "straggler", "dropped"]
     assert (result.iteration, result.is_stopped_early) == (600, False)
     assert [worker.iterations for worker in result.workers] == [595, 5]
     assert "is dropped at its iteration 5: 295 iterations are left to 1 others" in caplog.text
@@ -93,7 +95,7 @@ def test_one_that_is_awaited_for_too_long_is_done_without_before_the_run_is_give
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.submission._GRACE_S", 0.0)
         result, recorder, _ = train(plan, folder, ThreadCluster(slowly, replaces=False))
-    assert [what for what, _, _ in recorder.events] == ["straggler", "dropped"]
+    assert [what for what, _, _ in recorder.events] == ["begin", "straggler", "dropped"]
     assert (result.iteration, result.is_stopped_early) == (600, False)
 
 
@@ -128,7 +130,7 @@ def test_synchronous_run_drops_a_silent_worker_and_ends_as_one_without(
     result, recorder, parameters = train(plan, folder, cluster)
     _, _, undisturbed = train(plan, folder, ThreadCluster(never))
     assert cluster.submissions == 2
-    assert [what for what, _, _ in recorder.events] == ["straggler", "lost"]
+    assert [what for what, _, _ in recorder.events] == ["begin", "straggler", "lost"]
     assert (result.iteration, result.samples) == (120, 600)
     assert torch.equal(parameters, undisturbed)
     assert [worker.attempts for worker in result.workers] == [2, 2]
@@ -149,7 +151,8 @@ def test_worker_that_is_yet_to_start_is_not_silent(folder: Path, strategy: str) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.submission._GRACE_S", 0.0)
         result, recorder, _ = train(plan, folder, cluster)
-    assert (cluster.submissions, cluster.ended_workers, recorder.events) == (1, [], [])
+    assert (cluster.submissions, cluster.ended_workers) == (1, [])
+    assert [what for what, _, _ in recorder.events] == ["begin"]
     assert (result.iteration, result.is_stopped_early) == (120, False)
 
 
