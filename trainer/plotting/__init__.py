@@ -1,0 +1,1 @@
+"""Curves of runs: read from what they recorded, drawn into a picture."""
