@@ -1,0 +1,1 @@
+"""Comparing strategies: which runs there are, running them, what came of them, the report."""
