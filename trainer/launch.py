@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from trainer.data.feed import open_feed
 from trainer.describe import metrics_path
 from trainer.device import log_gpus
 from trainer.errors import TrainerError, UsageError
-from trainer.metrics import MetricsCallback, MetricsFile, Records
+from trainer.metrics import MetricsCallback, MetricsFile, Records, Sink
 from trainer.plan import DistributedPlan
 from trainer.progress import ProgressBar
 from trainer.recipe import Recipe
@@ -28,6 +28,7 @@ from trainer.run_store import RunStore
 from trainer.signals import SignalPoll
 from trainer.start_record import images_per_iteration, start_record
 from trainer.tally import Observer
+from trainer.tensorboard import TensorBoardFiles
 from trainer.workers_table import workers_table
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def launch(
     snapshot: str | None,
     runs: RunStore | None,
     poll: SignalPoll,
+    tensorboard: Path | None,
     log_to_file: bool,
     log_to_terminal: bool,
 ) -> Result:
@@ -60,6 +62,7 @@ def launch(
         snapshot: State to resume, or None.
         runs: Where a run with workers saves itself, and perhaps goes on from.
         poll: Signals.
+        tensorboard: Folder for event files; None for none.
         log_to_file: Write Caffe's log lines beside the snapshots.
         log_to_terminal: Write them to standard error even if that is a terminal; elsewhere they
             always go there.
@@ -92,8 +95,8 @@ def launch(
             restore(solver, checkpoint)
         is_resumed = snapshot is not None or checkpoint is not None
         batch = images_per_iteration(recipe, plan)
-        sinks = [MetricsFile(metrics_path(recipe.param), batch, is_resumed=is_resumed)]
-        records = stack.enter_context(closing(Records(sinks)))
+        file = MetricsFile(metrics_path(recipe.param), batch, is_resumed=is_resumed)
+        records = stack.enter_context(_records(file, tensorboard, solver.iteration))
         start = start_record(recipe, plan, net=solver.net.name, seed=seed, device=device)
         records.write("start", solver.iteration, start)
         result = Result(solver)
@@ -136,6 +139,17 @@ def _report(run: RunResult, observer: Observer, store: CheckpointStore | None) -
         except TrainerError as error:
             logger.warning("The run has finished, which could not be noted: %s", error)
     return table
+
+
+@contextmanager
+def _records(file: MetricsFile, tensorboard: Path | None, iteration: int) -> Iterator[Records]:
+    """Give what writes to the metrics file, and to event files if there is a folder for them."""
+    with ExitStack() as stack:
+        sinks: list[Sink] = [stack.enter_context(closing(file))]
+        if tensorboard is not None:
+            events = TensorBoardFiles(tensorboard, iteration)
+            sinks.append(stack.enter_context(closing(events)))
+        yield Records(sinks)
 
 
 def _log_file(prefix: Path) -> Path:

@@ -35,9 +35,6 @@ class Sink(Protocol):
     def write(self, kind: str, iteration: int, values: Mapping[str, Any]) -> None:
         """Keep one."""
 
-    def close(self) -> None:
-        """Be done."""
-
 
 @final
 class Records:
@@ -57,11 +54,6 @@ class Records:
             return
         self._has_begun = self._has_begun or what == "begin"
         self.write("event", iteration, {"event": what, **values})
-
-    def close(self) -> None:
-        """Close all that keep them."""
-        for sink in self._sinks:
-            sink.close()
 
 
 @final

@@ -11,6 +11,7 @@ from trainer.extensions import Extensions
 from trainer.strategies.base import Options
 
 IN_PROCESS = "in-process"
+SINGLE = "single"  # the strategy of one process, which has no plan
 ENCRYPTION = ("auto", "on", "off")
 EXCHANGE_DTYPES = ("float32", "float16", "bfloat16")
 NO_CHECKPOINTS = "none"

@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from trainer.plan import IN_PROCESS, DistributedPlan
+from trainer.plan import IN_PROCESS, SINGLE, DistributedPlan
 from trainer.recipe import Recipe
-
-SINGLE = "single"  # one process
 
 
 def images_per_iteration(recipe: Recipe, plan: DistributedPlan | None) -> int:

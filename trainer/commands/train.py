@@ -13,18 +13,19 @@ from typing import Any
 from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from solvers import Action
 from solvers.state_files import read_state, saved_seed
-from trainer.commands.train_flags import SINGLE, add_flags, option_fields
+from trainer.commands.train_flags import add_flags, option_fields
 from trainer.describe import describe
 from trainer.device import choose_device, gpu_numbers
 from trainer.errors import UsageError
 from trainer.extensions import Extensions, extensions_of
 from trainer.launch import launch
-from trainer.plan import IN_PROCESS, DistributedPlan
+from trainer.plan import IN_PROCESS, SINGLE, DistributedPlan
 from trainer.plan_rules import check_features
 from trainer.recipe import Recipe, read_recipe
 from trainer.run_store import RunStore, new_run, resumed
 from trainer.signals import SignalPoll
 from trainer.strategies import Options, get_strategy, options_from_conf, strategy_names
+from trainer.tensorboard import import_writer
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     notes = [*recipe.notes, *([note] if note else []), *(runs.notes(recipe) if runs else [])]
     for line in [*notes, *describe(recipe, plan, device, start)]:
         print(line)
+    tensorboard = _tensorboard(args, recipe.param)
     folder = Path(recipe.param.snapshot_prefix).parent
     if args.out is None and not folder.is_dir():
         print(f"{folder}: no such folder for snapshots; make it, or give --out DIR")
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         snapshot=args.snapshot,
         runs=runs,
         poll=SignalPoll(Action(args.sigint_effect), Action(args.sighup_effect)),
+        tensorboard=tensorboard,
         log_to_file=args.out is not None,
         log_to_terminal=args.verbose,
     )
@@ -111,6 +114,21 @@ def _refuse_flags_of_workers(args: argparse.Namespace) -> None:
             "strategy single makes no checkpoints: it saves Caffe's snapshots, as `snapshot` in "
             "the solver file says, and goes on from one with --snapshot"
         )
+
+
+def _tensorboard(args: argparse.Namespace, param: SolverParameter) -> Path | None:
+    """Return the folder for event files, and print it; None for none.
+
+    Raises:
+        UsageError: They cannot be written here.
+    """
+    if args.tensorboard is None:
+        return None
+    import_writer()
+    beside = Path(f"{param.snapshot_prefix}_tensorboard")
+    folder: Path = beside if args.tensorboard is True else args.tensorboard
+    print(f"tensorboard {folder}")
+    return folder
 
 
 def _device(args: argparse.Namespace, param: SolverParameter) -> tuple[str, str]:

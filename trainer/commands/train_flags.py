@@ -10,10 +10,8 @@ from typing import Any
 from solvers import Action
 from trainer.commands.flags import not_negative, port, positive, seconds, spark_setting
 from trainer.extensions import add_extension_flags
-from trainer.plan import ENCRYPTION, EXCHANGE_DTYPES, IN_PROCESS, NO_CHECKPOINTS
+from trainer.plan import ENCRYPTION, EXCHANGE_DTYPES, IN_PROCESS, NO_CHECKPOINTS, SINGLE
 from trainer.strategies import get_strategy, strategy_names
-
-SINGLE = "single"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +37,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="folder for snapshots, metrics and log; default: beside snapshot_prefix",
+    )
+    files.add_argument(
+        "--tensorboard",
+        nargs="?",
+        type=Path,
+        const=True,
+        metavar="DIR",
+        help="write event files for TensorBoard too; default folder: beside the metrics",
     )
     files.add_argument("--level", type=int, default=0, help="level of the train net (default 0)")
     files.add_argument("--stage", default="", metavar="S[,S...]", help="stages of the train net")
