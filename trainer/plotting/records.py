@@ -75,7 +75,7 @@ def read_run(path: Path) -> RunRecords:
         DataError: There is no such file, the folder does not hold exactly one, or it is neither a
             metrics file nor a log.
     """
-    file = _file_of(path)
+    file = file_of_run(path)
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -223,7 +223,12 @@ def _collect_lines(collector: RecordCollector, file: Path, text: str) -> None:
         raise DataError(f"{file}: expected a metrics file; it holds no whole record")
 
 
-def _file_of(path: Path) -> Path:
+def file_of_run(path: Path) -> Path:
+    """Return the metrics file in a folder; any other path as it is.
+
+    Raises:
+        DataError: The folder does not hold exactly one.
+    """
     if not path.is_dir():
         return path
     try:
