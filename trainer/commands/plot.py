@@ -60,10 +60,14 @@ def run(args: argparse.Namespace) -> int:
 
     check_format(args.out)
     runs = read_runs(args.runs)
-    panels = make_panels(runs, args.y or _default_names(runs), args.x)
+    names = args.y or _default_names(runs)
+    panels = make_panels(runs, names, args.x)
     save(draw_panels(panels, args.title), args.out)
-    labels = [panel.y_label for panel in panels]
-    print(f"Drew {', '.join(labels)} of {_count(len(runs))} to {args.out}")
+    drawn = [run for run in runs if not set(names).isdisjoint(recorded_names([run]))]
+    for run in (run for run in runs if run not in drawn):
+        print(f"Left out {run.name}: it has recorded no {' and no '.join(names)}")
+    labels = ", ".join(panel.y_label for panel in panels)
+    print(f"Drew {labels} of {_count(len(drawn))} to {args.out}")
     return 0
 
 

@@ -45,7 +45,8 @@ class Curve:
         x, y: Shape (N,); NaN in y leaves a gap.
         low, high: Shape (N,): the borders of what is shaded around it, such as the spread over
             seeds or workers.
-        raw: Shape (N,): what y is the running mean of.
+        raw: Shape (N,): what is drawn faintly behind it, for one that is smoothed.
+        is_smoothed: Whether y, low and high are running means.
     """
 
     label: str
@@ -55,6 +56,7 @@ class Curve:
     low: Values | None = None
     high: Values | None = None
     raw: Values | None = None
+    is_smoothed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,14 +210,15 @@ def _curve(
     low = high = raw = None
     if series.workers > 1:
         x, y, low, high = _over_workers(x, y, series.workers)
-    if is_smoothed and name != "lr" and _is_noisy(y):
+    is_smoothed = is_smoothed and name != "lr" and _is_noisy(y)
+    if is_smoothed:
         half = max(2, len(y) // _WINDOWS // 2)
         if low is None or high is None:
             raw = y
         else:
             low, high = running_mean(low, half), running_mean(high, half)
         y = running_mean(y, half)
-    return Curve(series.label, style, x, y, low, high, raw)
+    return Curve(series.label, style, x, y, low, high, raw, is_smoothed)
 
 
 def _over_workers(x: Values, y: Values, workers: int) -> tuple[Values, Values, Values, Values]:
@@ -248,8 +251,10 @@ def _spans_decades(curves: Sequence[Curve]) -> bool:
 
 def _note(curves: Sequence[Curve]) -> str:
     parts = []
+    if any(curve.is_smoothed for curve in curves):
+        parts.append("running means")
     if any(curve.raw is not None for curve in curves):
-        parts.append("faint: as recorded, line: running mean")
+        parts.append("faint: as recorded")
     if any(_is_shaded(curve) for curve in curves):
         parts.append("shaded: from the least to the greatest worker")
     return "; ".join(parts)

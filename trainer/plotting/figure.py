@@ -6,6 +6,8 @@ Raises:
 
 from __future__ import annotations
 
+import math
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ try:
     from matplotlib import rc_context
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 except ImportError:
@@ -42,20 +45,27 @@ _GREY = "#555555"
 _MARKED = 30  # a curve of at most so many points shows them
 
 _WIDTH, _PANEL_HEIGHT, _DPI = 8.0, 2.9, 150
-_LEGEND_LETTERS, _KEY_LETTERS = 120, 14  # in a row as wide as the picture; in a key with its gaps
+_LEGEND_LETTERS, _KEY_LETTERS = 94, 10  # in a row as wide as the picture; for a key and its gaps
+_LABEL_LETTERS = 80  # in a line of a label
+_ROW_HEIGHT = 0.22
 # Text stays text, and what is drawn twice is the same to the byte.
 _SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "torrefy", "font.size": 10.0}
 
 
 def draw_panels(panels: Sequence[Panel], title: str | None = None) -> Figure:
     """Return a figure of panels under each other, which share x, with one legend for all."""
+    entries = _legend_entries([curve for panel in panels for curve in panel.curves])
+    lines = max(_legend_text(curve).count("\n") + 1 for curve in entries)
+    legend_height = _ROW_HEIGHT * lines * math.ceil(len(entries) / _legend_columns(entries))
+    size = (_WIDTH, _PANEL_HEIGHT * len(panels) + legend_height + (0.9 if title else 0.6))
     with rc_context(_SETTINGS):
-        figure = Figure(figsize=(_WIDTH, _PANEL_HEIGHT * len(panels) + 0.8), layout="constrained")
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
         axes = [each for each in grid[:, 0] if isinstance(each, Axes)]
         for each, panel in zip(axes, panels, strict=True):
             each.set_ylabel(printable(panel.y_label), parse_math=False)
-            each.set_title(printable(panel.note), loc="right", fontsize=8, color=_GREY, pad=3)
+            note = each.set_title(printable(panel.note), loc="right", fontsize=8, pad=3)
+            note.set(color=_GREY, parse_math=False)
             if panel.is_log:
                 each.set_yscale("log")
             else:
@@ -65,7 +75,7 @@ def draw_panels(panels: Sequence[Panel], title: str | None = None) -> Figure:
         figure.align_ylabels(axes)
         if title:
             figure.suptitle(printable(title), fontweight="bold", parse_math=False)
-        add_legend(figure, [curve for panel in panels for curve in panel.curves])
+        _add_legend(figure, entries)
     return figure
 
 
@@ -88,25 +98,6 @@ def draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
         if curve.raw is not None:
             axes.plot(curve.x, curve.raw, color=colour, alpha=0.28, linewidth=0.8, zorder=1.8)
         axes.plot(curve.x, curve.y, **_look(curve))
-
-
-def add_legend(figure: Figure, curves: Sequence[Curve]) -> None:
-    """Put a legend under the figure, with one entry for all curves of a label."""
-    entries = {curve.label: curve for curve in reversed(curves)}
-    ordered = sorted(entries.values(), key=lambda curve: curve.style)
-    widest = max(len(curve.label) for curve in ordered)
-    legend = figure.legend(
-        handles=[Line2D([], [], **_look(curve)) for curve in ordered],
-        labels=[" " for _ in ordered],
-        loc="outside lower center",
-        ncols=max(1, min(len(ordered), _LEGEND_LETTERS // (widest + _KEY_LETTERS))),
-        frameon=False,
-        handlelength=3.2,
-    )
-    # A label given to the legend itself is left out if it begins with an underscore.
-    for text, curve in zip(legend.get_texts(), ordered, strict=True):
-        text.set_parse_math(False)
-        text.set_text(printable(curve.label))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -140,6 +131,37 @@ def check_format(path: Path) -> None:
             f"{path}: the ending says the format: expected {' or '.join(FORMATS)}; received "
             f"{path.suffix or 'none'}"
         )
+
+
+def _legend_entries(curves: Sequence[Curve]) -> list[Curve]:
+    """Return a curve of each label, by style; one that shows its points if there is one."""
+    by_length = sorted(curves, key=lambda curve: len(curve.x), reverse=True)
+    entries = {curve.label: curve for curve in by_length}
+    return sorted(entries.values(), key=lambda curve: curve.style)
+
+
+def _legend_columns(entries: Sequence[Curve]) -> int:
+    widest = min(max(len(curve.label) for curve in entries), _LABEL_LETTERS)
+    return min(len(entries), _LEGEND_LETTERS // (widest + _KEY_LETTERS))
+
+
+def _legend_text(curve: Curve) -> str:
+    return textwrap.fill(printable(curve.label), _LABEL_LETTERS)
+
+
+def _add_legend(figure: Figure, entries: Sequence[Curve]) -> None:
+    legend = figure.legend(
+        handles=[Line2D([], [], **_look(curve)) for curve in entries],
+        labels=[" " for _ in entries],
+        loc="outside lower center",
+        ncols=_legend_columns(entries),
+        frameon=False,
+        handlelength=3.2,
+    )
+    # A label given to the legend itself is left out if it begins with an underscore.
+    for text, curve in zip(legend.get_texts(), entries, strict=True):
+        text.set_parse_math(False)
+        text.set_text(_legend_text(curve))
 
 
 def _look(curve: Curve) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import Any, final
 from trainer.errors import DataError
 from trainer.parse_log import read_log
 from trainer.plotting.caffe_log import log_records
+from trainer.plotting.names import METRICS_ENDING, distinct_names
 
 Record = dict[str, Any]
 
-METRICS_ENDING = "_metrics.jsonl"
 KINDS = ("train", "test", "exchange", "event")
 
 _JITTER_S = 0.1  # by which records of one process may lie behind each other
-_ENDINGS = (METRICS_ENDING, ".jsonl", ".log", ".txt")
 _LISTED = 8  # of what a folder holds, when that is reported
 
 
@@ -58,7 +56,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunRecords]:
         runs.setdefault(run.path.resolve(), (path, run))
     names = distinct_names([path for path, _ in runs.values()])
     for name, (_, run) in zip(names, runs.values(), strict=True):
-        run.name = name
+        run.name = printable(name)
     return [run for _, run in runs.values()]
 
 
@@ -94,7 +92,7 @@ def read_run(path: Path) -> RunRecords:
             f"PREFIX{METRICS_ENDING}) or the log of a training run, with a line `Solving NET`; "
             "found neither"
         )
-    return collector.run(file, distinct_names([path])[0])
+    return collector.run(file, printable(distinct_names([path])[0]))
 
 
 def parse_line(line: str) -> Record | None:
@@ -125,6 +123,11 @@ def number(value: Any) -> float | None:
 def member_of(record: Record) -> int:
     """Return which worker a record of an exchange is of, or which test net one of a test."""
     return int(number(record.get("rank" if record["kind"] == "exchange" else "net")) or 0)
+
+
+def printable(text: str) -> str:
+    """Return a text with a mark for every character that a picture cannot show."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 @final
@@ -249,38 +252,3 @@ def _listed(names: Sequence[str]) -> str:
     if len(names) <= _LISTED:
         return ", ".join(names) or "no files"
     return f"{', '.join(names[:_LISTED])} and {len(names) - _LISTED} more"
-
-
-def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Return the shortest part of each path that tells it from the others, fit to be printed.
-
-    What all paths begin with, and what all end with, is left out: `a` and `b` for `runs/a/1` and
-    `runs/b/1`.
-    """
-    parts = [Path(os.path.abspath(path)).parts for path in paths]  # noqa: PTH100 (`..` is resolved)
-    plain = [(*each[:-1], _without_ending(each[-1])) for each in parts]
-    if len(set(plain)) == len(plain):
-        parts = plain
-    parts = _without_common_start(parts)
-    if len(parts) > 1:
-        parts = [each[::-1] for each in _without_common_start([each[::-1] for each in parts])]
-    return [printable("/".join(each)) for each in parts]
-
-
-def _without_ending(name: str) -> str:
-    ending = next((ending for ending in _ENDINGS if name.endswith(ending)), "")
-    return name.removesuffix(ending) or name
-
-
-def printable(text: str) -> str:
-    """Return a text with a mark for every character that a picture cannot show."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-
-
-def _without_common_start(parts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Leave out what all begin with; of each, something stays."""
-    shortest = min(map(len, parts))
-    count = 0
-    while count < shortest - 1 and len({each[count] for each in parts}) == 1:
-        count += 1
-    return [each[count:] for each in parts]
