@@ -23,7 +23,7 @@ _PLACES = {
 }
 _MEASURES = {
     "lr": "learning rate",
-    "center_loss": "loss of the center",
+    "center_loss": "loss of the centre",
     "staleness": "staleness (updates)",
     "compute_s": "compute per exchange (s)",
     "exchange_s": "exchange (s)",
