@@ -13,6 +13,7 @@ from pathlib import Path
 from prototxt_parser.errors import PrototxtError, WriteError
 from solvers.errors import SolverError
 from trainer.commands import (
+    compare,
     compute_mean,
     convert_imageset,
     data,
@@ -28,6 +29,7 @@ from trainer.commands import (
     time,
     train,
     upgrade,
+    watch,
 )
 from trainer.errors import TrainerError, UsageError
 from trainer.extensions import install_named
@@ -43,6 +45,7 @@ _COMMANDS = (
     device_query,
     parse_log,
     plot,
+    watch,
     data,
     convert_imageset,
     compute_mean,
@@ -52,6 +55,7 @@ _COMMANDS = (
     summary,
     strategies,
     package,
+    compare,
 )
 
 

@@ -103,7 +103,8 @@ def launch(
         solver.callbacks += [MetricsCallback(records), result]
         bar: ProgressBar | None = None
         if shows_bar:
-            bar = ProgressBar(recipe.param.max_iter, solver.iteration)
+            workers = 1 if plan is None else plan.num_workers
+            bar = ProgressBar(recipe.param.max_iter, solver.iteration, batch, workers)
             solver.callbacks.append(stack.enter_context(closing(bar)))
         stack.enter_context(poll.installed())
         logger.info("Starting Optimization")
@@ -206,6 +207,10 @@ class _WorkersObserver:
 
     def on_exchange(self, record: Mapping[str, Any]) -> None:
         self._records.write("exchange", record["iteration"], record)
+        if self._bar is not None:
+            self._bar.show_exchange(record)
 
     def on_event(self, what: str, iteration: int, values: Mapping[str, Any]) -> None:
         self._records.write_event(what, iteration, values)
+        if self._bar is not None:
+            self._bar.show_event(what, values)

@@ -190,7 +190,7 @@ class Submission:
             *(roster.name(rank), member.place.pid, silence),
             "wait for it" if self._in_group else "go on",
         )
-        self._tally.tell("straggler", rank=rank, host=member.place.host, seconds=silence)
+        self._tally.tell("straggler", rank=rank, host=member.place.host, silent_s=silence)
 
     def _replace(self, rank: int) -> None:
         """End a silent worker; do without it if no other comes in its place."""

@@ -42,7 +42,7 @@ class Observer(Protocol):
                 workers were lost, and what they did not save with them; `straggler`: a worker is
                 silent; `dropped`: others do the rest of its share; `end`: all is done.
             iteration: Of the run.
-            values: What else is known: rank, host, seconds; at the end a row for each worker.
+            values: What else is known: rank, host, silent_s; at the end a row for each worker.
         """
 
 

@@ -68,6 +68,8 @@ def test_silent_worker_is_ended_and_another_goes_on(
     (begin, straggler) = recorder.events
     assert begin == ("begin", 0, {})
     assert (straggler[0], straggler[2]["rank"]) == ("straggler", 1)
+    assert straggler[2].keys() == {"rank", "host", "silent_s"}  # a record has seconds of its own
+    assert straggler[2]["silent_s"] >= 2
     assert "No word from worker 1 on " in caplog.text
     assert "attempt 2 goes on from its iteration 15 on" in caplog.text
     assert parameters.isfinite().all()
