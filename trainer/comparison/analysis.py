@@ -199,3 +199,18 @@ def relation(these: Spread | None, those: Spread | None, *, lower_is_better: boo
     if these.high < those.low:
         return Relation.BETTER if lower_is_better else Relation.WORSE
     return Relation.SAME
+
+
+def unbeaten(comparison: Comparison) -> list[Outcome]:
+    """Return the outcomes that no other beats, on average, in both final value and seconds."""
+    sign = -1 if comparison.lower_is_better else 1
+    points = [
+        (sign * final.mean, clock.mean, outcome)
+        for outcome in comparison.finished
+        if (final := finals(outcome)) and (clock := seconds(outcome))
+    ]
+    return [
+        outcome
+        for value, clock, outcome in points
+        if not any(other > value and faster < clock for other, faster, _ in points)
+    ]

@@ -8,7 +8,7 @@ from trainer.comparison.analysis import LEAST_SEEDS
 from trainer.comparison.curves import curve
 from trainer.comparison.levels import default_level
 from trainer.comparison.outcomes import DISTURBED, Comparison, Outcome, is_disturbed, spread
-from trainer.comparison.wording import count_text, listed, plural, seconds_text
+from trainer.comparison.wording import count_text, listed, plural, seconds_text, share_text
 
 
 def caveats(comparison: Comparison, planned: Sequence[str] = ()) -> list[str]:
@@ -31,12 +31,12 @@ def caveats(comparison: Comparison, planned: Sequence[str] = ()) -> list[str]:
 def _unfinished(comparison: Comparison, planned: Sequence[str]) -> Iterator[str]:
     if planned:
         yield (
-            f"The comparison is under way: {plural(len(planned), 'run')} of "
-            f"{len(planned) + len(comparison.rows)} have yet to come, and may change all of this."
+            f"The comparison is under way. Still to come, and able to change all of this: "
+            f"{plural(len(planned), 'run')} of {len(planned) + len(comparison.rows)}."
         )
     failed = [row for row in comparison.rows if row["status"] == "failed"]
     if failed:
-        yield f"{plural(len(failed), 'run')} failed and are missing from every figure."
+        yield f"Missing from every figure, as failed: {plural(len(failed), 'run')}."
     diverged = [outcome for outcome in comparison.outcomes if outcome.diverged]
     if diverged:
         yield (
@@ -66,8 +66,8 @@ def _disturbed(comparison: Comparison) -> Iterator[str]:
     if disturbed:
         yield (
             f"In {plural(len(disturbed), 'run')} (marked ⚠) other programs used more than "
-            f"{DISTURBED:.0%} of the machine. Times to a level, and what is said of time, leave "
-            "them out; curves against seconds include them."
+            f"{share_text(DISTURBED)} of the machine. Times to a level, and what is said of time, "
+            "leave them out; curves against seconds include them."
         )
 
 

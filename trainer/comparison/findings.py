@@ -9,7 +9,14 @@ from typing import final
 from trainer.comparison.analysis import Relation, costs, ratio, reach, relation, steadiness
 from trainer.comparison.levels import Level
 from trainer.comparison.outcomes import Comparison, Outcome, Spread
-from trainer.comparison.wording import listed, plural, range_text, seconds_text, value_text
+from trainer.comparison.wording import (
+    listed,
+    plural,
+    range_text,
+    seconds_text,
+    share_text,
+    value_text,
+)
 
 
 @final
@@ -70,7 +77,7 @@ class View:
         speed = ratio(self.time(single), self.time(outcome)) if single else None
         if speed is None or single is outcome:
             return ""
-        return f", {speed:.2g} times as fast as the single run"
+        return f", {speed:.1f} times as fast as the single run"
 
 
 @final
@@ -102,7 +109,7 @@ def _quality(view: View) -> Finding | None:
     others = [outcome for outcome in view.sound if outcome is not best]
     ties = [o for o in others if view.in_quality(o, best) is not Relation.WORSE]
     if ties:
-        text += f" Not to be told from it: {listed(ties)}."
+        text += f" No clear difference from it: {listed(ties)}."
     elif others:
         text += " All others are clearly worse."
     return Finding(f"Final {view.metric}", text)
@@ -144,7 +151,7 @@ def _time(view: View) -> Finding | None:
         and view.time(outcome)
         and view.in_time(outcome, fastest) is not Relation.WORSE
     ]
-    return Finding(topic, text + (f" Not to be told from it: {listed(ties)}." if ties else ""))
+    return Finding(topic, text + (f" No clear difference from it: {listed(ties)}." if ties else ""))
 
 
 def _both(view: View) -> Finding | None:
@@ -152,14 +159,17 @@ def _both(view: View) -> Finding | None:
     others = [outcome for outcome in view.sound if outcome is not single]
     if single is None or not others:
         return None
-    both = [
-        outcome
-        for outcome in others
-        if view.in_quality(outcome, single) is Relation.BETTER
-        and view.in_time(outcome, single) is Relation.BETTER
-    ]
-    found = listed(both) if both else "no combination, as far as these runs can tell"
-    return Finding("Both at once", f"Clearly better than one process and clearly faster: {found}.")
+    faster = [o for o in others if view.in_time(o, single) is Relation.BETTER]
+    by = {
+        kind: [outcome for outcome in faster if view.in_quality(outcome, single) is kind]
+        for kind in (Relation.BETTER, Relation.SAME)
+    }
+    better, as_good = (listed(found) if found else "none" for found in by.values())
+    return Finding(
+        "Both at once",
+        f"Clearly better than one process and clearly faster: {better}. Clearly faster at no "
+        f"difference in {view.metric}: {as_good}.",
+    )
 
 
 def _steadiness(view: View) -> Finding | None:
@@ -172,8 +182,8 @@ def _steadiness(view: View) -> Finding | None:
     return Finding(
         "Steadiness",
         f"Over the last tests of a run the {view.metric} varied least with ‘{calm.label}’ "
-        f"(standard deviation {least.last.mean:.2g}) and most with ‘{wild.label}’ "
-        f"({most.last.mean:.2g}).",
+        f"(standard deviation {value_text(least.last.mean)}) and most with ‘{wild.label}’ "
+        f"({value_text(most.last.mean)}).",
     )
 
 
@@ -183,10 +193,10 @@ def _exchange(view: View) -> Finding | None:
         return None
     (least, low), (most, high) = (pick(found, key=lambda pair: pair[1]) for pick in (min, max))
     if least is most:
-        text = f"Exchanges took {low:.0%} of the workers’ time."
+        text = f"Exchanges took {share_text(low)} of the workers’ time."
     else:
         text = (
-            f"Exchanges took from {low:.0%} of the workers’ time (‘{least.label}’) to {high:.0%} "
-            f"(‘{most.label}’), waiting for others included."
+            f"Exchanges took from {share_text(low)} of the workers’ time (‘{least.label}’) to "
+            f"{share_text(high)} (‘{most.label}’), waiting for others included."
         )
     return Finding("Exchanges", text)

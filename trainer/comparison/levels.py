@@ -22,7 +22,7 @@ class Level:
 
     Attributes:
         value: Of the metric.
-        meaning: What it is, such as `95 % of the single run's`; empty for a round number.
+        meaning: What it is, such as `95 % of the single run’s`; empty for a round number.
     """
 
     value: float
@@ -39,7 +39,7 @@ def default_level(comparison: Comparison) -> Level | None:
 
     For a loss it is what is 5 % above. None if there is nothing to go by.
     """
-    found = {part: level for part, level in zip(_PARTS, _relative(comparison), strict=False)}
+    found = dict(zip(_PARTS, _relative(comparison), strict=False))
     return found.get(_DEFAULT_PART) or next(iter(_most(comparison)), None)
 
 
@@ -49,14 +49,14 @@ def _relative(comparison: Comparison) -> list[Level]:
         return []
     if comparison.lower_is_better:
         texts = [
-            (final.mean * (2 - part), f"{round(100 - 100 * part)} % above the single run's")
+            (final.mean * (2 - part), f"{round(100 - 100 * part)} % above the single run’s")
             for part in _PARTS
         ]
     else:
         texts = [
-            (final.mean * part, f"{round(100 * part)} % of the single run's") for part in _PARTS
+            (final.mean * part, f"{round(100 * part)} % of the single run’s") for part in _PARTS
         ]
-    texts[-1] = (final.mean, "the single run's own")
+    texts[-1] = (final.mean, "the single run’s own")
     return [Level(round(value, 4), text) for value, text in texts]
 
 

@@ -82,7 +82,7 @@ def _early_advice(view: View) -> tuple[str, str, bool]:
 def _reason(view: View, chosen: Outcome, top: Sequence[Outcome]) -> str:
     single = view.comparison.baseline
     reason = f"Its final {view.metric} is {range_text(view.final(chosen))}"
-    reason += ", the best" if len(top) == 1 else ", not to be told from the best"
+    reason += ", the best" if len(top) == 1 else ", not clearly different from the best"
     if single:
         is_worse = view.in_quality(single, chosen) is Relation.WORSE
         has = "is clearly worse with" if is_worse else "has"

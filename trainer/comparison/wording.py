@@ -37,6 +37,11 @@ def bytes_text(count: float) -> str:
     return f"{count:.3g} {unit}" if count < 1000 else f"{count:,.0f} {unit}"
 
 
+def share_text(share: float) -> str:
+    """Return a part of the whole: `12 %`."""
+    return f"{100 * share:.0f} %"
+
+
 def spread_text(spread: Spread | None) -> str:
     """Return a mean with its standard deviation: `0.712 ± 0.004`."""
     if spread is None:

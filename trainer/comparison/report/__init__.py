@@ -13,7 +13,7 @@ from trainer.comparison.levels import default_level
 from trainer.comparison.outcomes import gather
 from trainer.comparison.report.charts import chart_data
 from trainer.comparison.report.facts import facts
-from trainer.comparison.report.tables import faults, overview, run_table
+from trainer.comparison.report.tables import course_table, faults, results_table, run_table
 from trainer.comparison.verdict import RULE, verdict
 from trainer.comparison.wording import plural, value_text
 from trainer.errors import TrainerError
@@ -60,7 +60,8 @@ def render(rows: Sequence[Mapping[str, Any]], planned: Sequence[str], command: s
         json=_embedded(data),
         level=value_text(level.value) if level else "",
         level_meaning=level.meaning if level else "",
-        overview=overview(comparison),
+        results=results_table(comparison),
+        course=course_table(comparison),
         runs=run_table(comparison),
         faults=faults(comparison),
         planned=planned,

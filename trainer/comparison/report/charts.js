@@ -14,6 +14,18 @@ const X_TITLES = {
 const escaped = (text) =>
   text.replace(/[&<>]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[sign]);
 const shortened = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
+
+// A label on as many lines as it takes, two at most, broken after commas.
+function wrapped(label, length) {
+  const lines = [];
+  for (const part of label.split(/(?<=, )/)) {
+    const isRoom = lines.length && (lines.at(-1) + part).length <= length;
+    if (isRoom || lines.length === 2) lines[lines.length - 1] += part;
+    else lines.push(part);
+  }
+  return lines.map((line) => escaped(shortened(line, length))).join("<br>");
+}
+
 const faded = (colour, part) =>
   `rgba(${[1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)).join(",")},${part})`;
 const isOpen = (spread, runs) => spread === null || spread.values.length < runs;
@@ -98,12 +110,6 @@ function drawCurves(data, view, choice) {
   return { traces: [...bands, ...lines], layout };
 }
 
-function isBeaten(outcome, others, sign) {
-  return others.some((other) =>
-    other !== outcome && other.seconds.mean < outcome.seconds.mean &&
-    sign * other.final.mean > sign * outcome.final.mean);
-}
-
 function spans(items, of) {
   const spreads = items.map(of);
   return {
@@ -116,9 +122,8 @@ function spans(items, of) {
 function drawTrade(data, view) {
   const layout = baseLayout(view);
   const items = data.outcomes.filter((outcome) => outcome.seconds);
-  const sign = data.lowerIsBetter ? -1 : 1;
   const times = items.map((outcome) => outcome.seconds.mean);
-  const middle = (Math.min(...times) + Math.max(...times)) / 2;
+  const middle = Math.max(...times) / 2;
   layout.xaxis.title.text = "Seconds of the whole training";
   layout.yaxis.title.text = `Final ${data.metric}`;
   layout.xaxis.rangemode = "tozero";
@@ -143,13 +148,15 @@ function drawTrade(data, view) {
     customdata: items.map((outcome) => outcome.final.values.length),
     hovertemplate: "%{text}<br>%{y:.4~f} in %{x:,.4~r} s<br>seeds: %{customdata}<extra></extra>",
   };
-  items.filter((outcome) => outcome.single || !isBeaten(outcome, items, sign)).forEach((outcome) => {
+  const named = items.filter((outcome) => outcome.single || (outcome.unbeaten && !view.narrow));
+  layout.annotations = named.map((outcome) => {
     const isLeft = outcome.seconds.mean < middle;
-    layout.annotations.push({
-      x: outcome.seconds.mean, y: outcome.final.mean, text: escaped(shortened(outcome.label, 44)),
-      showarrow: false, xanchor: isLeft ? "left" : "right", xshift: isLeft ? 10 : -10, yshift: 12,
+    return {
+      x: outcome.seconds.mean, y: outcome.final.mean, text: wrapped(outcome.label, 34),
+      showarrow: false, xanchor: isLeft ? "left" : "right", align: isLeft ? "left" : "right",
+      xshift: isLeft ? 10 : -10, yanchor: "bottom", yshift: 2,
       font: { size: 12, color: colourOf(outcome, view) },
-    });
+    };
   });
   return { traces: [trace], layout };
 }
@@ -158,17 +165,18 @@ function drawTrade(data, view) {
 function rowLayout(labels, view) {
   const layout = baseLayout(view);
   const rows = labels.map((_, at) => labels.length - 1 - at);
-  layout.height = labels.length * (view.narrow ? 44 : 30) + 100;
+  layout.height = labels.length * (view.narrow ? 52 : 34) + 100;
   Object.assign(layout.yaxis, {
     range: [-0.6, labels.length - 0.4 + (view.narrow ? 0.1 : 0)], fixedrange: true, zeroline: false,
-    tickvals: rows, ticktext: labels.map((label) => escaped(shortened(label, 48))),
+    tickvals: rows, ticktext: labels.map((label) => wrapped(label, 40)), tickfont: { size: 12 },
     showticklabels: !view.narrow,
   });
   if (view.narrow) {
-    layout.margin.l = 8;
+    layout.margin.l = 4;
+    layout.yaxis.automargin = false;
     layout.annotations = labels.map((label, at) => ({
-      xref: "paper", x: 0, xanchor: "left", y: rows[at], yanchor: "bottom", yshift: 6,
-      showarrow: false, text: escaped(shortened(label, 46)), font: { size: 12 },
+      xref: "paper", x: 0, xanchor: "left", y: rows[at], yanchor: "bottom", yshift: 7,
+      showarrow: false, align: "left", text: wrapped(label, 52), font: { size: 11 },
     }));
   }
   return { layout, rows };
@@ -262,18 +270,19 @@ function drawCosts(data, view) {
   const items = data.outcomes.filter((outcome) => outcome.exchangeShare !== null);
   items.sort((one, other) => one.exchangeShare - other.exchangeShare);
   const { layout, rows } = rowLayout(items.map((outcome) => outcome.label), view);
-  Object.assign(layout, { barmode: "stack", showlegend: true, bargap: view.narrow ? 0.6 : 0.3 });
+  Object.assign(layout, { barmode: "stack", showlegend: true, bargap: view.narrow ? 0.75 : 0.3 });
   layout.legend = { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", traceorder: "normal" };
-  Object.assign(layout.xaxis, { tickformat: ".0%", range: [0, 1], fixedrange: true });
+  Object.assign(layout.xaxis, { tickformat: ".0%", range: [0, view.narrow ? 1.15 : 1.08], tickvals: [0, 0.25, 0.5, 0.75, 1], fixedrange: true });
+  layout.yaxis.showgrid = false;
   const bar = (name, colour, of) => ({
     type: "bar", orientation: "h", name, x: items.map(of), y: rows, marker: { color: colour },
     text: items.map((outcome) => escaped(outcome.label)), textposition: "none",
     hovertemplate: `%{text}<br>${name}: %{x:.1%}<extra></extra>`,
   });
-  layout.annotations.push(...(view.narrow ? [] : items.map((outcome, at) => ({
-    x: 1, y: rows[at], xanchor: "right", xshift: -4, showarrow: false,
-    text: number(100 * outcome.exchangeShare) + " %", font: { size: 12, color: "#ffffff" },
-  }))));
+  layout.annotations.push(...items.map((outcome, at) => ({
+    x: 1, y: rows[at], xanchor: "left", xshift: 4, showarrow: false,
+    text: `${(100 * outcome.exchangeShare).toFixed(0)} %`,
+  })));
   return {
     layout,
     traces: [

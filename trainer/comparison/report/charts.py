@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.comparison.analysis import costs, finals, reach, seconds, steadiness
+from trainer.comparison.analysis import costs, finals, reach, seconds, steadiness, unbeaten
 from trainer.comparison.curves import Curve, curve
 from trainer.comparison.levels import Level, default_level, levels
 from trainer.comparison.outcomes import Comparison, Outcome, Spread, spread
@@ -26,12 +26,13 @@ def chart_data(comparison: Comparison) -> dict[str, Any]:
     asked = levels(comparison)
     default = default_level(comparison)
     looks = _looks(comparison.outcomes)
-    shown = _shown_first(comparison)
+    shown, front = _shown_first(comparison), unbeaten(comparison)
     outcomes = [
         {
             "label": outcome.label,
             "single": outcome.is_single,
             "shown": outcome in shown,
+            "unbeaten": outcome in front,
             **look,
             **_figures(comparison, outcome, asked),
         }

@@ -30,7 +30,7 @@
       width: printing ? paperWidth : undefined,
     };
     const config = {
-      displaylogo: false, responsive: true, displayModeBar: touch.matches ? true : "hover",
+      displaylogo: false, showSendToCloud: false, plotlyServerURL: "", responsive: true, displayModeBar: touch.matches ? true : "hover",
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     };
     for (const name of names) {

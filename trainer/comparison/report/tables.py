@@ -23,6 +23,7 @@ from trainer.comparison.wording import (
     bytes_text,
     count_text,
     seconds_text,
+    share_text,
     spread_text,
     value_text,
 )
@@ -44,19 +45,17 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def overview(comparison: Comparison) -> Table:
-    """Return the figures of each outcome that has some."""
-    metric = comparison.metric
+def results_table(comparison: Comparison) -> Table:
+    """Return what each outcome came to, and how long it took."""
     columns = (
-        *("Combination", "Seeds", f"Final {metric}", "Lowest to highest", "Against one process"),
-        *("Seconds to the level", "Speed-up", "Samples to the level", "Seconds in all"),
-        *(f"Spread of last tests of {metric}", "Largest fall", "Exchange time"),
-        *("Exchanges", "Sent by workers", "Mean staleness"),
+        *("Combination", "Seeds", f"Final {comparison.metric}", "Lowest to highest"),
+        *("Against one process", "Seconds to the level", "Speed-up", "Samples to the level"),
+        "Seconds in all",
     )
-    return Table(columns, tuple(_overview_row(comparison, each) for each in comparison.finished))
+    return Table(columns, tuple(_results_row(comparison, each) for each in comparison.finished))
 
 
-def _overview_row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
+def _results_row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
     final, whole = finals(outcome), seconds(outcome)
     return (
         outcome.label,
@@ -66,9 +65,24 @@ def _overview_row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
         _against_single(comparison, outcome),
         *_way(comparison, outcome),
         seconds_text(whole.mean) if whole else "⚠",
-        *_steady_cells(steadiness(comparison, outcome)),
-        *_cost_cells(costs(outcome)),
     )
+
+
+def course_table(comparison: Comparison) -> Table:
+    """Return how each outcome got there: steadiness, exchanges."""
+    columns = (
+        *("Combination", "Spread of the last tests", "Largest fall", "Time in exchanges"),
+        *("Exchanges", "Sent by workers", "Mean staleness"),
+    )
+    rows = (
+        (
+            outcome.label,
+            *_steady_cells(steadiness(comparison, outcome)),
+            *_cost_cells(costs(outcome)),
+        )
+        for outcome in comparison.finished
+    )
+    return Table(columns, tuple(rows))
 
 
 def _against_single(comparison: Comparison, outcome: Outcome) -> str:
@@ -104,14 +118,14 @@ def _missing(found: Reach) -> str:
 def _steady_cells(steady: Steadiness | None) -> tuple[str, str]:
     if steady is None:
         return (_NONE, _NONE)
-    return (f"{steady.last.mean:.2g}", f"{steady.fall.mean:.2g}")
+    return (value_text(steady.last.mean), value_text(steady.fall.mean))
 
 
 def _cost_cells(cost: Costs | None) -> tuple[str, ...]:
     if cost is None:
         return (_NONE,) * 4
     return (
-        f"{cost.exchange_share:.0%}",
+        share_text(cost.exchange_share),
         count_text(cost.count),
         bytes_text(cost.sent_bytes),
         f"{cost.staleness_mean:.1f}" if cost.staleness else _NONE,
@@ -136,7 +150,7 @@ def _run_row(row: Row) -> tuple[str, ...]:
         _NONE if final is None else value_text(final),
         _NONE if whole is None else seconds_text(whole),
         _NONE if start is None or not row.get("exchanges") else seconds_text(start),
-        _NONE if load is None else f"{load:.0%}{' ⚠' if is_disturbed(row) else ''}",
+        _NONE if load is None else f"{share_text(load)}{' ⚠' if is_disturbed(row) else ''}",
     )
 
 
