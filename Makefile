@@ -60,7 +60,7 @@ $(CORE): EXTRAS :=
 $(CORE): INSTALLED := $(CORE)
 $(SPARK): EXTRAS := [spark]
 $(SPARK): INSTALLED := $(CORE) $(SPARK)
-$(DEV): EXTRAS := [spark,draw,dev]
+$(DEV): EXTRAS := [spark,draw,plot,tensorboard,watch,compare,dev]
 $(DEV): INSTALLED := $(CORE) $(SPARK) $(DEV)
 
 $(CORE) $(SPARK) $(DEV): $(BIN)/python $(PACKAGING)

@@ -11,11 +11,17 @@ import torch
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, widest vector instructions that PyTorch uses, cores, memory, system."""
+    """Return what runs here: the processor, and how much of it PyTorch uses.
+
+    Returns:
+        processor; instructions, the widest that PyTorch uses; cores; threads of a process that is
+        alone; memory_gb; system.
+    """
     return {
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": platform.system(),
     }

@@ -7,7 +7,6 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from prototxt_parser.atomic import atomic_write
 from trainer.commands.flags import positive
 from trainer.commands.train_flags import option_fields
 from trainer.comparison.combination import combine, parse_value
-from trainer.comparison.report import render
+from trainer.comparison.outcomes import is_disturbed
+from trainer.comparison.report import check_packages, render
 from trainer.comparison.results import Row, write_rows, write_table
 from trainer.comparison.runner import Place, opened, result_of, run_one
 from trainer.comparison.study import STRATEGIES, Study, read_study
@@ -26,7 +26,6 @@ _STUDY_FLAGS = (
     *("net", "solver", "strategies", "workers", "samples", "iterations", "seeds", "tests"),
     "per_worker",
 )
-_NEEDS = ("jinja2", "plotly", "psutil")
 _RESULTS, _TABLE, _REPORT = "results.jsonl", "results.csv", "report.html"
 
 
@@ -80,17 +79,18 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--data", metavar="DIR", help="as train's --data")
     group.add_argument("--master", metavar="URL", help="as train's --master; single does without")
+    group.add_argument(
+        "--repeat-disturbed",
+        action="store_true",
+        help="run those again during which other programs used the machine",
+    )
     group.add_argument("--dry-run", action="store_true", help="print the runs and stop")
     group.add_argument("train_flags", nargs="*", metavar="-- TRAIN FLAGS", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run what has not been run, and write the report after each."""
-    missing = [name for name in _NEEDS if find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"torrefy compare needs {', '.join(missing)}: pip install 'torrefy[compare]'"
-        )
+    check_packages()
     study, flags = _study(args), list(args.train_flags)
     flags += ["--data", args.data] if args.data else []
     for name in ("layer_module", "allow_python_layer"):
@@ -101,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             print(*(each.name for each in study.runs), sep="\n")
             return 0
-        failed = _run(study, place, iterations, shlex.join(["torrefy", *args.words]))
+        known = _known(study, place, repeats_disturbed=args.repeat_disturbed)
+        failed = _run(study, place, iterations, known, shlex.join(["torrefy", *args.words]))
     print(f"report     {place.folder / _REPORT}")
     if failed:
         print(f"{failed} runs failed; the same command tries them again")
@@ -146,9 +147,16 @@ def _numbers(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _run(study: Study, place: Place, iterations: int, command: str) -> int:
-    """Run what is to be run; return how many runs failed."""
+def _known(study: Study, place: Place, *, repeats_disturbed: bool) -> dict[str, Row]:
+    """Return the rows of runs that need not be run, by name."""
     rows = {run.name: row for run in study.runs if (row := result_of(run, place)) is not None}
+    return {
+        name: row for name, row in rows.items() if not (repeats_disturbed and is_disturbed(row))
+    }
+
+
+def _run(study: Study, place: Place, iterations: int, rows: dict[str, Row], command: str) -> int:
+    """Run what is to be run, and add its rows to those known; return how many runs failed."""
     left = [run for run in study.runs if run.name not in rows]
     _write(study, place, rows, command)
     start = time.monotonic()
@@ -174,7 +182,7 @@ def _write(study: Study, place: Place, rows: Mapping[str, Row], command: str) ->
     ordered = [rows[run.name] for run in study.runs if run.name in rows]
     write_rows(ordered, place.folder / _RESULTS)
     write_table(ordered, place.folder / _TABLE)
-    planned = list(dict.fromkeys(run.combination.label for run in study.runs))
+    planned = [run.name for run in study.runs if run.name not in rows]
     page = render(ordered, planned=planned, command=command)
     with atomic_write(place.folder / _REPORT) as file:
         file.write(page.encode())

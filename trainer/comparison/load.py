@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import final
 
+from trainer.errors import TrainerError
+
 
 @final
 class LoadMeter:
@@ -13,11 +15,19 @@ class LoadMeter:
     Args:
         pid: The process. It and its children are looked at by `sample`; what one uses after the
             last sample counts as others'.
+
+    Raises:
+        TrainerError: psutil is not installed.
     """
 
     def __init__(self, pid: int) -> None:
-        import psutil  # of an extra
-
+        try:
+            import psutil
+        except ImportError:
+            raise TrainerError(
+                "torrefy compare measures the load of the machine with psutil, which is not "
+                "installed: pip install 'torrefy[compare]'"
+            ) from None
         self._psutil, self._root = psutil, psutil.Process(pid)
         self._own: dict[tuple[int, float], float] = {}
         self._before = psutil.cpu_times()

@@ -27,13 +27,15 @@ from trainer.plan import NO_CHECKPOINTS
 from trainer.plotting.records import read_run
 from trainer.recipe import read_recipe
 
-# A run ends with the process that waits for it, and nobody watches its log.
+# A run ends with the process that waits for it, even if that has ended before.
 _TRAIN = """
-import sys
+import os, sys
 from trainer.end_with_parent import end_with_parent
 end_with_parent()
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the comparison has ended")
 from trainer.cli import train_main
-sys.exit(train_main(sys.argv[1:]))
+sys.exit(train_main(sys.argv[2:]))
 """
 _SOLVER, _IDENTITY, _RESULT, _OUTPUT = "solver.prototxt", "study.json", "result.json", "output.txt"
 _SAMPLE_S = 0.5
@@ -161,7 +163,7 @@ def run_one(run: Run, study: Study, place: Place, iterations: int) -> Row:
 def _train(words: Sequence[str], output: int) -> tuple[int, float]:
     """Run `train`; return its exit status, and the share of the machine that others used."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _TRAIN, *words],
+        [sys.executable, "-c", _TRAIN, str(os.getpid()), *words],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
