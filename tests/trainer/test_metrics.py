@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from tests.trainer.tiny_runs import WORKERS, metrics, train, write_task
+from tiny_runs import WORKERS, metrics, train, write_task
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from run_records import exchange
 
-from tests.trainer.run_records import exchange
 from trainer.progress import ProgressBar
 
 

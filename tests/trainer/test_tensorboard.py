@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import WORKERS, metrics, train, write_task
 
-from tests.trainer.tiny_runs import WORKERS, metrics, train, write_task
 from trainer.cli import train_main
 from trainer.errors import TrainerError
 from trainer.tensorboard import TensorBoardFiles

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from run_records import Record, event, exchange, record, start
+from tiny_runs import WORKERS, train, write_task
 
-from tests.trainer.run_records import Record, event, exchange, record, start
-from tests.trainer.tiny_runs import WORKERS, train, write_task
 from trainer.cli import main
 from trainer.errors import DataError
 from trainer.watching.follower import Follower

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 
 import pytest
+from run_records import Record, event, exchange, record, start
 
-from tests.trainer.run_records import Record, event, exchange, record, start
 from trainer.watching.parts import Trend
 from trainer.watching.state import RunState
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_parser.text import print_text
-from tests.tiny_task import tiny_net, tiny_param, write_data
+from tiny_task import tiny_net, tiny_param, write_data
 from trainer.cli import train_main
 
 WORKERS = ("--workers", "2", "--master", "in-process", "--strategy")
