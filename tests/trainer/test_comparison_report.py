@@ -98,7 +98,7 @@ def test_texts_of_rows_stay_texts() -> None:
     ]
     page = render(rows, [HOSTILE], HOSTILE)
     assert HOSTILE not in page
-    assert "<img" not in page.replace("Plotly", "").split('id="data"')[0]
+    assert "<img" not in page.split('id="data"')[0]
     assert "<" not in page.split('id="data">')[1].split("</script>")[0]
     assert outcome(page, HOSTILE)["final"]["mean"] == 0.6
 
@@ -126,8 +126,7 @@ def test_what_is_drawn_is_what_was_measured() -> None:
     assert (slow["colour"], slow["dash"]) == (1, 1)
     assert outcome(page, "single")["colour"] == 0
     assert [o["label"] for o in data["outcomes"] if o["unbeaten"]] == ["sync, 2 workers"]
-    assert "1.66" not in page.split("Plotly")[0]  # the single run needs 51 s, 2.71 times as long
-    assert "<td>2.71×</td>" in page
+    assert "<td>2.71×</td>" in page  # the single run needs 51 s
 
 
 def test_of_many_combinations_the_best_of_each_strategy_are_shown_at_first() -> None:

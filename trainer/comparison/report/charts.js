@@ -15,15 +15,15 @@ const escaped = (text) =>
   text.replace(/[&<>]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[sign]);
 const shortened = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 
-// A label on as many lines as it takes, two at most, broken after commas.
-function wrapped(label, length) {
+// A label on several lines, broken after commas.
+function wrapped(label, length, most = 2) {
   const lines = [];
   for (const part of label.split(/(?<=, )/)) {
     const isRoom = lines.length && (lines.at(-1) + part).length <= length;
-    if (isRoom || lines.length === 2) lines[lines.length - 1] += part;
+    if (isRoom || lines.length === most) lines[lines.length - 1] += part;
     else lines.push(part);
   }
-  return lines.map((line) => escaped(shortened(line, length))).join("<br>");
+  return lines.map((line) => escaped(shortened(line.trim(), length))).join("<br>");
 }
 
 const faded = (colour, part) =>
@@ -54,7 +54,7 @@ function baseLayout(view) {
     font: { family: "system-ui, sans-serif", size: 13, color: view.theme.ink },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     modebar: { bgcolor: "rgba(0,0,0,0)", color: view.theme.muted, activecolor: view.theme.ink },
-    hoverlabel: { bgcolor: view.theme.paper, bordercolor: view.theme.muted, font: { color: view.theme.ink }, align: "left" },
+    hoverlabel: { bgcolor: view.theme.paper, bordercolor: view.theme.muted, font: { size: 12, color: view.theme.ink }, align: "left" },
     margin: { l: 48, r: 12, t: 34, b: 48 },
     showlegend: false, hovermode: "closest", dragmode: view.touch ? false : "zoom",
     height: view.narrow ? 360 : 460, width: view.width, annotations: [], shapes: [],
@@ -63,6 +63,7 @@ function baseLayout(view) {
   };
 }
 
+const named = (outcome) => wrapped(outcome.label, 32, 5);
 const colourOf = (outcome, view) => view.theme.series[outcome.colour];
 const symbolOf = (outcome) => SYMBOLS[outcome.symbol] + FILLINGS[outcome.dash];
 const single = (data) => data.outcomes.find((outcome) => outcome.single);
@@ -90,7 +91,7 @@ function lineTrace(outcome, curve, x, view) {
     line: { color: colour, width: outcome.single ? 3 : 2, dash: DASHES[outcome.dash] },
     marker: { symbol: SYMBOLS[outcome.symbol], size: 7 },
     customdata: curve.mean.map((_, at) => [curve.low[at], curve.high[at], curve.seeds]),
-    text: curve.mean.map(() => escaped(outcome.label)),
+    text: curve.mean.map(() => named(outcome)),
     hovertemplate: "%{text}<br>%{y:.4~f} at %{x:,.4~r}<br>" +
       "%{customdata[0]:.4~f} to %{customdata[1]:.4~f}, seeds: %{customdata[2]}<extra></extra>",
   };
@@ -144,12 +145,12 @@ function drawTrade(data, view) {
       size: 12, color: items.map((outcome) => colourOf(outcome, view)), symbol: items.map(symbolOf),
       line: { width: 1.5, color: items.map((outcome) => colourOf(outcome, view)) },
     },
-    text: items.map((outcome) => escaped(outcome.label + (outcome.disturbed ? " ⚠" : ""))),
+    text: items.map((outcome) => named(outcome) + (outcome.disturbed ? " ⚠" : "")),
     customdata: items.map((outcome) => outcome.final.values.length),
     hovertemplate: "%{text}<br>%{y:.4~f} in %{x:,.4~r} s<br>seeds: %{customdata}<extra></extra>",
   };
-  const named = items.filter((outcome) => outcome.single || (outcome.unbeaten && !view.narrow));
-  layout.annotations = named.map((outcome) => {
+  const marked = items.filter((outcome) => outcome.single || (outcome.unbeaten && !view.narrow));
+  layout.annotations = marked.map((outcome) => {
     const isLeft = outcome.seconds.mean < middle;
     return {
       x: outcome.seconds.mean, y: outcome.final.mean, text: wrapped(outcome.label, 34),
@@ -200,7 +201,7 @@ function drawDots(items, view, title, base) {
     });
   }
   const colours = (list) => list.map(({ outcome }) => colourOf(outcome, view));
-  const names = (list) => list.map(({ outcome, text }) => `${escaped(outcome.label)}<br>${text}`);
+  const names = (list) => list.map(({ outcome, text }) => `${named(outcome)}<br>${text}`);
   const seeds = there.flatMap((item) => item.spread.values.map((value) => ({ ...item, value })));
   const common = { mode: "markers", hovertemplate: "%{text}<extra></extra>" };
   return {
@@ -208,7 +209,7 @@ function drawDots(items, view, title, base) {
     traces: [
       {
         ...common, x: seeds.map(({ value }) => value), y: seeds.map(({ row }) => row),
-        text: seeds.map(({ outcome, value }) => `${escaped(outcome.label)}<br>one seed: ${number(value)}`),
+        text: seeds.map(({ outcome, value }) => `${named(outcome)}<br>one seed: ${number(value)}`),
         marker: { symbol: "circle-open", size: 7, color: colours(seeds) },
       },
       {
@@ -276,7 +277,7 @@ function drawCosts(data, view) {
   layout.yaxis.showgrid = false;
   const bar = (name, colour, of) => ({
     type: "bar", orientation: "h", name, x: items.map(of), y: rows, marker: { color: colour },
-    text: items.map((outcome) => escaped(outcome.label)), textposition: "none",
+    text: items.map(named), textposition: "none",
     hovertemplate: `%{text}<br>${name}: %{x:.1%}<extra></extra>`,
   });
   layout.annotations.push(...items.map((outcome, at) => ({
@@ -303,7 +304,7 @@ function drawStaleness(data, view, choice) {
   if (!found.length) note(layout, view, "None of the chosen combinations has a centre");
   const traces = found.map((outcome) => ({
     x: Object.keys(outcome.staleness).map(Number), y: Object.values(outcome.staleness),
-    mode: "lines+markers", text: Object.keys(outcome.staleness).map(() => escaped(outcome.label)),
+    mode: "lines+markers", text: Object.keys(outcome.staleness).map(() => named(outcome)),
     line: { color: colourOf(outcome, view), width: 2, dash: DASHES[outcome.dash] },
     marker: { symbol: SYMBOLS[outcome.symbol], size: 8 },
     hovertemplate: "%{text}<br>staleness %{x}: %{y:.1%} of exchanges<extra></extra>",

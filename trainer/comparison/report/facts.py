@@ -45,6 +45,7 @@ def _machine(row: Row) -> str:
     machine = row.get("machine") or {}
     parts = {
         "processor": "{}",
+        "instructions": "{}",
         "cores": "{} cores",
         "memory_gb": "{:g} GB",
         "system": "{}",
