@@ -41,8 +41,9 @@ def measurements(records: RunRecords) -> dict[str, Any]:
         raise DataError(f"{records.path}: expected a run with tests that came to its end")
     final = own[-1].get(metric)
     is_finite = final is not None and own[-1].get("loss", 0.0) is not None
+    together = start["workers"] if start["per_worker"] else 1  # that count as one iteration
     return {
-        "batch": start["batch"],
+        "batch": start["batch"] // together,
         "samples": start["max_iter"] * start["batch"],
         "status": "finished" if is_finite else "diverged",
         "metric": metric,
