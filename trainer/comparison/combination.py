@@ -9,9 +9,8 @@ from itertools import product
 from typing import Any, final
 
 from trainer.errors import UsageError
+from trainer.plan import SINGLE
 from trainer.strategies import get_strategy, strategy_names
-
-SINGLE = "single"
 
 Values = Mapping[str, Sequence[Any]]
 
