@@ -184,6 +184,13 @@ def test_times_leave_disturbed_runs_out() -> None:
     assert seconds(outcome) == Spread((40.0,))
     assert reach(comparison, outcome, 0.6, "seconds").runs == 1
     assert reach(comparison, outcome, 0.6, "samples").runs == 2
+    assert not outcome.is_disturbed
+
+
+def test_where_all_runs_were_disturbed_there_are_times_to_see_but_not_to_claim() -> None:
+    outcome = one(make_row(seconds=60.0, other_load=0.5))
+    assert outcome.is_disturbed
+    assert seconds(outcome) == Spread((60.0,))
 
 
 def test_a_ratio_is_how_many_times_as_much_the_baseline_needed() -> None:
@@ -347,13 +354,18 @@ def test_no_run_gives_no_advice() -> None:
 
 
 def test_a_disturbed_comparison_makes_no_claim_on_time() -> None:
-    rows = [seeds_of(finals=(0.60, 0.61, 0.62)), seeds_of(*SPARKNET, finals=(0.60, 0.61, 0.62))]
+    rows = [
+        seeds_of(finals=(0.60, 0.61, 0.62), seconds=60),
+        seeds_of(*SPARKNET, finals=(0.60, 0.61, 0.62), seconds=30),
+    ]
     for group in rows:
         for row in group:
             row["other_load"] = 0.3
     found = judge(*rows)
     assert found.advice == "Train in one process (‘single’)."
-    assert "No combination got to 0.580" in finding(found, "Time")
+    assert finding(found, "Time").endswith(
+        "These runs were disturbed. No clear difference from it: ‘single’."
+    )
 
 
 def test_caveats_follow_from_the_runs() -> None:
@@ -382,6 +394,14 @@ def test_caveats_follow_from_the_runs() -> None:
     assert "all workers together" not in " ".join(caveats(gather(per_worker)))
     flat = [make_row(values=(0.1, 0.6, 0.6, 0.6, 0.6, 0.6))]
     assert "still improved" not in " ".join(caveats(gather(flat)))
+
+
+def test_versions_differ_only_if_those_of_one_package_do() -> None:
+    plain = make_row(versions={"torch": "2.13"})
+    said = " ".join(caveats(gather([plain, make_row("sync", 2)])))
+    assert "different versions" not in said
+    said = " ".join(caveats(gather([plain, make_row("sync", 2, versions={"torch": "2.14"})])))
+    assert "different versions" in said
 
 
 def test_amounts_are_written_in_units_that_people_read() -> None:

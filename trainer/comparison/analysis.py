@@ -1,7 +1,7 @@
 """Figures of a comparison: final values, the way to a level, steadiness, costs, differences.
 
 Each is of all runs of an outcome that finished, a value for each. Times leave out the runs that
-other processes disturbed.
+other processes disturbed, unless all were; then there is nothing to be claimed of them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def finals(outcome: Outcome) -> Spread | None:
 
 
 def seconds(outcome: Outcome) -> Spread | None:
-    """Return the seconds that training took, of undisturbed runs."""
-    return spread(row["seconds"] for row in outcome.undisturbed)
+    """Return the seconds that training took."""
+    return spread(row["seconds"] for row in outcome.timed)
 
 
 def reached(row: Row, target: float, axis: str, *, lower_is_better: bool = False) -> float | None:
@@ -61,7 +61,7 @@ class Reach:
     """How far an outcome's runs had to go to a level.
 
     Attributes:
-        runs: How many runs were asked: the finished ones, for seconds the undisturbed ones.
+        runs: How many runs were asked: the finished ones, for seconds the timed ones.
         spread: Of those that reached it; None if none did.
     """
 
@@ -76,7 +76,7 @@ class Reach:
 
 def reach(comparison: Comparison, outcome: Outcome, target: float, axis: str) -> Reach:
     """Return how many `samples` or `seconds` it took an outcome's runs to reach a level."""
-    runs = outcome.undisturbed if axis == "seconds" else outcome.finished
+    runs = outcome.timed if axis == "seconds" else outcome.finished
     lower = comparison.lower_is_better
     found = spread(reached(row, target, axis, lower_is_better=lower) for row in runs)
     return Reach(len(runs), found)

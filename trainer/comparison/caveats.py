@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from trainer.comparison.analysis import LEAST_SEEDS
 from trainer.comparison.curves import curve
 from trainer.comparison.levels import default_level
-from trainer.comparison.outcomes import DISTURBED, Comparison, Outcome, is_disturbed, spread
+from trainer.comparison.outcomes import (
+    DISTURBED,
+    Comparison,
+    Outcome,
+    is_disturbed,
+    spread,
+    versions,
+)
 from trainer.comparison.wording import count_text, listed, plural, seconds_text, share_text
 
 
@@ -66,8 +73,9 @@ def _disturbed(comparison: Comparison) -> Iterator[str]:
     if disturbed:
         yield (
             f"In {plural(len(disturbed), 'run')} (marked ⚠) other programs used more than "
-            f"{share_text(DISTURBED)} of the machine. Times to a level, and what is said of time, "
-            "leave them out; curves against seconds include them."
+            f"{share_text(DISTURBED)} of the machine. Times leave them out, but where a "
+            "combination has no others they are given, marked, and no claim rests on them. Curves "
+            "against seconds include them."
         )
 
 
@@ -94,7 +102,7 @@ def _clock(comparison: Comparison) -> Iterator[str]:
     starts = spread(row.get("start_s") for row in rows if row.get("exchanges"))
     spark = f", not the start of Spark ({seconds_text(starts.mean)} on average)" if starts else ""
     yield f"Seconds include the driver’s tests{spark}."
-    if len({str(sorted((row.get("versions") or {}).items())) for row in rows}) > 1:
+    if any(len(found) > 1 for found in versions(rows).values()):
         yield "The runs are of different versions of the software."
 
 

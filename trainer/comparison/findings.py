@@ -47,7 +47,7 @@ class View:
         return Spread(tuple(row["final"] for row in outcome.finished))
 
     def time(self, outcome: Outcome) -> Spread | None:
-        """Return the seconds to the level if every undisturbed run got there."""
+        """Return the seconds to the level if every run got there."""
         if self.level is None:
             return None
         return reach(self.comparison, outcome, self.level.value, "seconds").by_all
@@ -59,6 +59,8 @@ class View:
 
     def in_time(self, outcome: Outcome, other: Outcome) -> Relation:
         """Return what may be said of two outcomes' times to the level."""
+        if outcome.is_disturbed or other.is_disturbed:
+            return Relation.OPEN
         return relation(self.time(outcome), self.time(other), lower_is_better=True)
 
     def best(self, outcomes: Sequence[Outcome]) -> Outcome:
@@ -139,10 +141,11 @@ def _time(view: View) -> Finding | None:
     fastest = view.fastest(view.sound)
     time = view.time(fastest) if fastest else None
     if fastest is None or time is None:
-        return Finding(topic, f"No combination got to {level} with all its seeds undisturbed.")
+        return Finding(topic, f"No combination got to {level} with all its seeds.")
     text = (
         f"First at {level} is ‘{fastest.label}’: {seconds_text(time.mean)} on average of "
         f"{plural(len(time.values), 'run')}{view.speed_text(fastest)}."
+        f"{' These runs were disturbed.' if fastest.is_disturbed else ''}"
     )
     ties = [
         outcome

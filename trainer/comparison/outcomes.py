@@ -91,6 +91,16 @@ class Outcome:
         """Finished runs that had the machine to themselves."""
         return tuple(row for row in self.finished if not is_disturbed(row))
 
+    @property
+    def timed(self) -> tuple[Row, ...]:
+        """Runs that times are of: the undisturbed ones, or all finished ones if there are none."""
+        return self.undisturbed or self.finished
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether its times are those of disturbed runs."""
+        return bool(self.finished) and not self.undisturbed
+
 
 @final
 @dataclass(frozen=True)
@@ -173,3 +183,13 @@ def _check_shared(name: str, rows: Sequence[Row]) -> None:
 def is_disturbed(row: Row) -> bool:
     """Return whether others used so much of the machine that a run's seconds mean little."""
     return (row.get("other_load") or 0.0) > DISTURBED
+
+
+def versions(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """Return the versions of each package that runs had; a run has those that it uses."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for name, version in (row.get("versions") or {}).items():
+            if version and version not in found[name]:
+                found[name].append(version)
+    return dict(found)

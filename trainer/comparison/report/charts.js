@@ -244,12 +244,12 @@ function drawReach(data, view, choice) {
   const unit = choice.way === "seconds" ? " s" : "";
   const items = data.outcomes.map((outcome) => {
     const { spread, runs } = outcome.reach[choice.way][choice.level];
-    if (isOpen(spread, runs) || !runs) {
-      const text = runs ? `${spread ? spread.values.length : 0} of ${runs} got there` : "⚠ disturbed";
-      return { outcome, spread, counts: false, text };
+    if (isOpen(spread, runs)) {
+      return { outcome, spread, counts: false, text: `${spread ? spread.values.length : 0} of ${runs} got there` };
     }
+    const mark = outcome.disturbed && unit ? " ⚠" : "";
     const factor = own && spread.mean ? ` · ${(own / spread.mean).toFixed(2)}×` : "";
-    return { outcome, spread, counts: true, text: number(spread.mean) + unit + factor };
+    return { outcome, spread, counts: true, text: number(spread.mean) + unit + factor + mark };
   });
   items.sort(byMean(1));
   const title = choice.way === "seconds" ? "Seconds to the level" : "Samples to the level";
@@ -302,6 +302,8 @@ function drawStaleness(data, view, choice) {
   const found = data.outcomes.filter((outcome, at) =>
     choice.shown.has(at) && Object.keys(outcome.staleness).length);
   if (!found.length) note(layout, view, "None of the chosen combinations has a centre");
+  const most = Math.max(0, ...found.flatMap((outcome) => Object.keys(outcome.staleness).map(Number)));
+  layout.xaxis.dtick = Math.ceil((most + 1) / 10);
   const traces = found.map((outcome) => ({
     x: Object.keys(outcome.staleness).map(Number), y: Object.values(outcome.staleness),
     mode: "lines+markers", text: Object.keys(outcome.staleness).map(() => named(outcome)),

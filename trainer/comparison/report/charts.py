@@ -9,7 +9,7 @@ from typing import Any
 from trainer.comparison.analysis import costs, finals, reach, seconds, steadiness, unbeaten
 from trainer.comparison.curves import Curve, curve
 from trainer.comparison.levels import Level, default_level, levels
-from trainer.comparison.outcomes import Comparison, Outcome, Spread, spread
+from trainer.comparison.outcomes import Comparison, Outcome, Spread
 from trainer.comparison.wording import value_text
 
 _SERIES, _DASHES, _SYMBOLS = 8, 4, 6  # colours, dashes and symbols that the page has
@@ -94,15 +94,14 @@ def _shown_first(comparison: Comparison) -> list[Outcome]:
 
 def _figures(comparison: Comparison, outcome: Outcome, asked: Sequence[Level]) -> dict[str, Any]:
     steady, cost = steadiness(comparison, outcome), costs(outcome)
-    clock = seconds(outcome)
     return {
         "curves": {
             name: _curve(curve(outcome, quantity, kind))
             for name, (kind, quantity, _) in _QUANTITIES.items()
         },
         "final": _spread(finals(outcome)),
-        "seconds": _spread(clock or spread(row["seconds"] for row in outcome.finished)),
-        "disturbed": clock is None,
+        "seconds": _spread(seconds(outcome)),
+        "disturbed": outcome.is_disturbed,
         "reach": {
             axis: [_reach(comparison, outcome, level.value, axis) for level in asked]
             for axis in ("seconds", "samples")

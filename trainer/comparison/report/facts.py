@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from trainer.comparison.outcomes import Comparison, Row
+from trainer.comparison.outcomes import Comparison, Row, versions
 from trainer.comparison.wording import count_text, joined, plural
 
 
@@ -28,7 +28,9 @@ def facts(comparison: Comparison) -> dict[str, Any]:
         "Seeds": joined([str(seed) for seed in sorted({row["seed"] for row in rows})] or ["none"]),
         "Started": " to ".join(dict.fromkeys((*started[:1], *started[-1:]))),
         "Machine": _distinct(_machine(row) for row in rows),
-        "Software": _distinct(_versions(row) for row in finished),
+        "Software": ", ".join(
+            f"{name} {' and '.join(found)}" for name, found in versions(finished).items()
+        ),
     }
     return {
         "title": net or "no runs yet",
@@ -55,8 +57,3 @@ def _machine(row: Row) -> str:
         for name, pattern in parts.items()
         if machine.get(name) is not None
     )
-
-
-def _versions(row: Row) -> str:
-    versions = row.get("versions") or {}
-    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)

@@ -18,7 +18,7 @@ from trainer.comparison.analysis import (
     steadiness,
 )
 from trainer.comparison.levels import default_level
-from trainer.comparison.outcomes import Comparison, Outcome, Row, is_disturbed
+from trainer.comparison.outcomes import Comparison, Outcome, Row, Spread, is_disturbed
 from trainer.comparison.wording import (
     bytes_text,
     count_text,
@@ -64,7 +64,7 @@ def _results_row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
         f"{value_text(final.low)} to {value_text(final.high)}" if final else _NONE,
         _against_single(comparison, outcome),
         *_way(comparison, outcome),
-        seconds_text(whole.mean) if whole else "⚠",
+        _clock(whole, outcome),
     )
 
 
@@ -103,15 +103,19 @@ def _way(comparison: Comparison, outcome: Outcome) -> tuple[str, str, str]:
     own = reach(comparison, single, level.value, "seconds").by_all if single else None
     speed = ratio(own, clock.by_all)
     return (
-        seconds_text(clock.by_all.mean) if clock.by_all else _missing(clock),
+        _clock(clock.by_all, outcome) if clock.by_all else _missing(clock),
         f"{speed:.2f}×" if speed else _NONE,
         count_text(samples.by_all.mean) if samples.by_all else _missing(samples),
     )
 
 
+def _clock(found: Spread | None, outcome: Outcome) -> str:
+    if found is None:
+        return _NONE
+    return seconds_text(found.mean) + (" ⚠" if outcome.is_disturbed else "")
+
+
 def _missing(found: Reach) -> str:
-    if not found.runs:
-        return "⚠"
     return f"{len(found.spread.values) if found.spread else 0} of {found.runs} got there"
 
 
