@@ -206,7 +206,7 @@ def test_steadiness_is_of_the_last_five_tests_and_the_largest_fall() -> None:
     # 0.5, 0.6, 0.5, 0.6, 0.5: mean 0.54, Σ of squares 0.012, over 4
     assert steady.last.values == pytest.approx((math.sqrt(0.003),))
     assert steady.fall.values == pytest.approx((0.4,))
-    few = gather([make_row(values=(0.1, 0.2))])
+    few = gather([make_row(values=(0.1, 0.5, 0.6))])  # the first is before training
     assert steadiness(few, few.outcomes[0]) is None
 
 
@@ -379,9 +379,9 @@ def test_caveats_follow_from_the_runs() -> None:
     for expected in (
         "Still to come, and able to change all of this: 1 run of 9.",
         "Missing from every figure, as failed: 1 run.",
-        "There are 1 to 3 seeds",
+        "The combinations have 1 to 3 seeds",
         "In 1 run (marked ⚠) other programs used more than 10 %",
-        "2 different machines",
+        "The runs are of different machines",
         "Up to 4 workers shared 2 cores",
         "not the start of Spark (11 s on average)",
         "Every run saw 100,000 samples",

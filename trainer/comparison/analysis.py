@@ -93,8 +93,8 @@ class Steadiness:
     """How quietly an outcome's runs went.
 
     Attributes:
-        last: Standard deviation of a run's last 5 tests; a net that still improves has some of
-            it from that.
+        last: Standard deviation of a run's last 5 tests, that before training not among them; a
+            net that still improves has some of it from that.
         fall: The most that a run fell back behind its best test so far.
     """
 
@@ -107,7 +107,8 @@ def steadiness(comparison: Comparison, outcome: Outcome) -> Steadiness | None:
     series = [
         line.values
         for row in outcome.finished
-        if (line := line_of(row["tests"], comparison.metric)) and len(line.values) > LAST_TESTS // 2
+        if (line := line_of([test for test in row["tests"] if test["samples"]], comparison.metric))
+        and len(line.values) > LAST_TESTS // 2
     ]
     if not series:
         return None

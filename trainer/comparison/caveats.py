@@ -11,9 +11,9 @@ from trainer.comparison.outcomes import (
     DISTURBED,
     Comparison,
     Outcome,
+    agree,
     is_disturbed,
     spread,
-    versions,
 )
 from trainer.comparison.wording import count_text, listed, plural, seconds_text, share_text
 
@@ -55,15 +55,15 @@ def _unfinished(comparison: Comparison, planned: Sequence[str]) -> Iterator[str]
 def _seeds(comparison: Comparison) -> Iterator[str]:
     counts = [len(outcome.finished) for outcome in comparison.finished]
     few, many = min(counts), max(counts)
-    text = plural(few, "seed") if few == many else f"{few} to {many} seeds"
+    text = f"{plural(few, 'seed')} each" if few == many else f"{few} to {many} seeds"
     if many < LEAST_SEEDS:
         yield (
-            f"There are {text} for each combination. Another seed moves the results, by how much "
+            f"The combinations have {text}. Another seed moves the results, by how much "
             f"cannot be seen from fewer than {LEAST_SEEDS}: no claim rests on them."
         )
     else:
         yield (
-            f"There are {text} for each combination. Small differences cannot be seen with so "
+            f"The combinations have {text}. Small differences cannot be seen with so "
             "few: what is called no difference here may be one."
         )
 
@@ -81,11 +81,10 @@ def _disturbed(comparison: Comparison) -> Iterator[str]:
 
 def _clock(comparison: Comparison) -> Iterator[str]:
     rows = [row for outcome in comparison.finished for row in outcome.finished]
-    machines = {str(sorted(row["machine"].items())) for row in rows}
     cores = min(row["machine"]["cores"] for row in rows)
     crowded = [outcome for outcome in comparison.finished if outcome.workers > cores]
-    if len(machines) > 1:
-        yield f"The runs are of {len(machines)} different machines: their seconds do not compare."
+    if not agree(rows, "machine"):
+        yield "The runs are of different machines: their seconds do not compare."
     if crowded:
         most = max(outcome.workers for outcome in crowded)
         yield (
@@ -102,7 +101,7 @@ def _clock(comparison: Comparison) -> Iterator[str]:
     starts = spread(row.get("start_s") for row in rows if row.get("exchanges"))
     spark = f", not the start of Spark ({seconds_text(starts.mean)} on average)" if starts else ""
     yield f"Seconds include the driver’s tests{spark}."
-    if any(len(found) > 1 for found in versions(rows).values()):
+    if not agree(rows, "versions"):
         yield "The runs are of different versions of the software."
 
 

@@ -185,11 +185,19 @@ def is_disturbed(row: Row) -> bool:
     return (row.get("other_load") or 0.0) > DISTURBED
 
 
-def versions(rows: Iterable[Row]) -> dict[str, list[str]]:
-    """Return the versions of each package that runs had; a run has those that it uses."""
-    found: dict[str, list[str]] = defaultdict(list)
+def facts_of(rows: Iterable[Row], field: str) -> dict[str, list[Any]]:
+    """Return what runs say in `machine` or `versions`, by name: one value where they agree.
+
+    A run says of the software what it uses, so that names may be missing from some.
+    """
+    found: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
-        for name, version in (row.get("versions") or {}).items():
-            if version and version not in found[name]:
-                found[name].append(version)
+        for name, value in (row.get(field) or {}).items():
+            if value is not None and value not in found[name]:
+                found[name].append(value)
     return dict(found)
+
+
+def agree(rows: Iterable[Row], field: str) -> bool:
+    """Return whether runs say the same in `machine` or `versions`, as far as they say it."""
+    return all(len(values) == 1 for values in facts_of(rows, field).values())

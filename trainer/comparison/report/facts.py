@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from trainer.comparison.outcomes import Comparison, Row, versions
+from trainer.comparison.outcomes import Comparison, Row, facts_of
 from trainer.comparison.wording import count_text, joined, plural
 
 
@@ -29,7 +29,8 @@ def facts(comparison: Comparison) -> dict[str, Any]:
         "Started": " to ".join(dict.fromkeys((*started[:1], *started[-1:]))),
         "Machine": _distinct(_machine(row) for row in rows),
         "Software": ", ".join(
-            f"{name} {' and '.join(found)}" for name, found in versions(finished).items()
+            f"{name} {' and '.join(map(str, found))}"
+            for name, found in facts_of(finished, "versions").items()
         ),
     }
     return {
