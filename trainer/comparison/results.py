@@ -94,6 +94,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: The file cannot be read, or is no such file.
     """
+    rows: list[Row]
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
