@@ -165,5 +165,6 @@ def test_the_studies_of_the_project_have_all_strategies(name: str, net: str) -> 
 
 
 def test_every_study_can_be_read_and_its_net_is_there() -> None:
-    for path in (ROOT / "experiments").glob("*.toml"):
-        assert read_recipe(read_study(path).net, None, None).batch_size == 100
+    for path in (ROOT / "experiments").rglob("*.toml"):
+        study = read_study(path)
+        assert read_recipe(study.net, study.solver, None).batch_size == 100
