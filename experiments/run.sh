@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bin=${TORREFY_BIN:-.venv/bin}
 studies=("$@")
 if [[ $# == 0 ]]; then
-    studies=(cifar10_quick cifar100_quick cifar10_deepspark cifar10_quick_per_worker cifar100_deepspark)
+    studies=(cifar{10,100}_{quick,deepspark} cifar10_quick_{per_worker,momentum})
 fi
 
 for study in "${studies[@]}"; do
