@@ -108,6 +108,15 @@ def test_the_report_is_a_page_about_these_runs(folder: Path) -> None:
     assert "torrefy compare --net" in page
 
 
+def test_by_the_papers_count_workers_see_more(folder: Path) -> None:
+    assert compare(folder, "papers", "--per-worker", "--seeds", "1") == 0
+    single, *others = rows_of(folder / "papers")
+    assert [row["batch"] for row in (single, *others)] == [5, 5, 5]
+    assert [row["samples"] for row in (single, *others)] == [120, 240, 240]
+    assert [test["samples"] for test in others[0]["tests"]] == [0, 80, 160, 240]
+    assert [test["iteration"] for test in others[0]["tests"]] == [0, 8, 16, 24]
+
+
 def test_what_was_run_is_not_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "runs"
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*/*")}
@@ -130,6 +139,15 @@ def test_results_of_something_else_are_not_mixed_in(
     assert main(words_) == 2
     assert "holds runs with another solver" in capsys.readouterr().err
     assert (folder / "runs/results.jsonl").read_bytes() == before
+
+
+def test_results_that_somebody_spoilt_are_made_again(folder: Path) -> None:
+    result = folder / "runs/single/seed1/result.json"
+    before = json.loads(result.read_text(encoding="utf-8"))
+    result.write_text('{"run": "sing', encoding="utf-8")
+    assert compare(folder, "runs") == 0
+    after = json.loads(result.read_text(encoding="utf-8"))
+    assert (after["run"], after["final"]) == (before["run"], before["final"])
 
 
 def test_a_folder_is_one_comparisons(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,5 +250,9 @@ def test_wrong_words_are_refused(folder: Path, capsys: pytest.CaptureFixture[str
         assert main(["compare", *arguments, *out]) == 2
         assert message in capsys.readouterr().err
     assert not list((folder / "wrong").glob("*/*"))
+    untested = folder / "untested_solver.prototxt"
+    untested.write_text(print_text(tiny_param(folder, test_iter=[])), encoding="utf-8")
+    assert main(["compare", *net, "--solver", str(untested), *out]) == 2
+    assert "expected tests, by test_iter; found none" in capsys.readouterr().err
     assert main(["compare", *net, "--out", str(folder / "tiny.prototxt/x")]) == 2
     assert "cannot be written" in capsys.readouterr().err

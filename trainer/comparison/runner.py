@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, final
 
 from prototxt_parser.atomic import atomic_write
+from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from prototxt_parser.text import print_text
 from solvers.settings import train_choice
 from trainer.comparison.load import LoadMeter
@@ -25,7 +26,7 @@ from trainer.errors import DataError, UsageError
 from trainer.machine import machine
 from trainer.plan import NO_CHECKPOINTS
 from trainer.plotting.records import read_run
-from trainer.recipe import read_recipe
+from trainer.recipe import Recipe, read_recipe
 
 # A run ends with the process that waits for it, even if that has ended before.
 _TRAIN = """
@@ -72,7 +73,21 @@ def opened(study: Study, place: Place) -> Iterator[int]:
         PrototxtError: The net or solver is missing or wrong.
     """
     recipe = read_recipe(study.net, study.solver, None)
+    param = _shared_solver(study, recipe)
+    solver, net = print_text(param), train_choice(param, recipe.net).definition.param
+    identity = {"net": print_text(net), "solver": solver, "per_worker": study.per_worker}
+    with _locked(place.folder):
+        _check_identity(place.folder / _IDENTITY, identity)
+        with atomic_write(place.folder / _SOLVER) as file:
+            file.write(solver.encode())
+        yield param.max_iter
+
+
+def _shared_solver(study: Study, recipe: Recipe) -> SolverParameter:
+    """Return the recipe's solver with the study's length and tests, and without snapshots."""
     param, batch = recipe.param, recipe.batch_size
+    if not param.test_iter:
+        raise UsageError(f"{recipe.solver_path}: expected tests, by test_iter; found none")
     if study.samples is not None:
         if batch == 0:
             raise UsageError("samples: the net has no data layer to count them; give iterations")
@@ -81,41 +96,37 @@ def opened(study: Study, place: Place) -> Iterator[int]:
         param.max_iter = study.iterations
     param.test_interval = -(-param.max_iter // study.tests)
     param.max_iter = param.test_interval * study.tests  # the last test is at the end
-    param.display = max(1, param.max_iter // _DISPLAYS)
-    param.snapshot, param.snapshot_after_train = 0, False
     param.test_initialization = True
-    param.snapshot_prefix = "run"
-    text = print_text(param)
-    net = print_text(train_choice(param, recipe.net).definition.param)
-    identity = {"net": net, "solver": text, "per_worker": study.per_worker}
+    param.display = max(1, param.max_iter // _DISPLAYS)
+    param.snapshot, param.snapshot_after_train, param.snapshot_prefix = 0, False, "run"
+    return param
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     try:
-        place.folder.mkdir(parents=True, exist_ok=True)
-        with (place.folder / "lock").open("w") as lock:
-            _lock(lock.fileno(), place.folder)
-            _check_identity(place.folder / _IDENTITY, identity)
-            (place.folder / _SOLVER).write_text(text, encoding="utf-8")
-            yield param.max_iter
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
     except OSError as error:
         raise UsageError(
-            f"--out {place.folder}: cannot be written ({error.strerror}); choose another folder"
+            f"--out {folder}: cannot be written ({error.strerror}); choose another folder"
         ) from error
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(
-            f"--out {folder}: another comparison is writing it; wait for it"
-        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"--out {folder}: another comparison is writing it; wait for it"
+            ) from error
+        yield
 
 
 def _check_identity(path: Path, identity: dict[str, Any]) -> None:
-    if not path.exists():
+    known = _read(path)
+    if known is None:
         with atomic_write(path) as file:
             file.write(json.dumps(identity, indent=1).encode())
         return
-    known = json.loads(path.read_text(encoding="utf-8"))
     different = [name for name, value in identity.items() if known.get(name) != value]
     if different:
         raise UsageError(
@@ -124,10 +135,18 @@ def _check_identity(path: Path, identity: dict[str, Any]) -> None:
         )
 
 
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what is in a file of ours; None if it is not there, or somebody has spoilt it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def result_of(run: Run, place: Place) -> Row | None:
     """Return the row of a run that was run before; None if there is none, or if it failed."""
-    path = place.folder / run.name / _RESULT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return _read(place.folder / run.name / _RESULT)
 
 
 def run_one(run: Run, study: Study, place: Place, iterations: int) -> Row:
