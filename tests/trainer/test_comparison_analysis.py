@@ -364,7 +364,7 @@ def test_a_disturbed_comparison_makes_no_claim_on_time() -> None:
     found = judge(*rows)
     assert found.advice == "Train in one process (‘single’)."
     assert finding(found, "Time").endswith(
-        "These runs were disturbed. No clear difference from it: ‘single’."
+        "These runs were disturbed. Not to be told from it by these runs: ‘single’."
     )
 
 

@@ -109,12 +109,10 @@ def _quality(view: View) -> Finding | None:
     best = view.best(view.sound)
     text = f"Best on average is ‘{best.label}’: {range_text(view.final(best))}."
     others = [outcome for outcome in view.sound if outcome is not best]
-    ties = [o for o in others if view.in_quality(o, best) is not Relation.WORSE]
-    if ties:
-        text += f" No clear difference from it: {listed(ties)}."
-    elif others:
-        text += " All others are clearly worse."
-    return Finding(f"Final {view.metric}", text)
+    rivals = _rivals([(outcome, view.in_quality(outcome, best)) for outcome in others])
+    if others and not rivals:
+        rivals = " All others are clearly worse."
+    return Finding(f"Final {view.metric}", text + rivals)
 
 
 def _against_single(view: View) -> Finding | None:
@@ -147,14 +145,22 @@ def _time(view: View) -> Finding | None:
         f"{plural(len(time.values), 'run')}{view.speed_text(fastest)}."
         f"{' These runs were disturbed.' if fastest.is_disturbed else ''}"
     )
-    ties = [
-        outcome
+    rivals = [
+        (outcome, view.in_time(outcome, fastest))
         for outcome in view.sound
-        if outcome is not fastest
-        and view.time(outcome)
-        and view.in_time(outcome, fastest) is not Relation.WORSE
+        if outcome is not fastest and view.time(outcome)
     ]
-    return Finding(topic, text + (f" No clear difference from it: {listed(ties)}." if ties else ""))
+    return Finding(topic, text + _rivals(rivals))
+
+
+def _rivals(others: Sequence[tuple[Outcome, Relation]]) -> str:
+    """Return who may be as good as the first, by what may be said of each against it."""
+    texts = (
+        (Relation.SAME, "No clear difference from it"),
+        (Relation.OPEN, "Not to be told from it by these runs"),
+    )
+    named = [(text, [o for o, known in others if known is kind]) for kind, text in texts]
+    return "".join(f" {text}: {listed(found)}." for text, found in named if found)
 
 
 def _both(view: View) -> Finding | None:
