@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -30,6 +31,18 @@ from trainer.plotting.figure import draw_curves, draw_panels, save
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments/results"
 PAGE = ROOT / "docs/comparison.md"
+_SHORT = {
+    "sync_interval": "τ",
+    "moving_rate": "α",
+    "adaptive_period": "adaptive",
+}
+# By the number of workers: how far from its row a point lies, and what it is.
+_LOOKS = {
+    1: (0.0, "#0072B2", "o"),
+    2: (-0.14, "#D55E00", "s"),
+    4: (0.14, "#009E73", "^"),
+    8: (0.28, "#CC79A7", "D"),
+}
 _AXES = {"samples": "samples, of all workers together", "seconds": "seconds since training began"}
 
 
@@ -73,8 +86,11 @@ def drawn_curve(comparison: Comparison, outcome: Outcome, axis: str) -> Curve | 
 
 
 def method(outcome: Outcome) -> str:
-    """Return what an outcome is called apart from its number of workers."""
-    return outcome.label.replace(f", {outcome.workers} workers", "")
+    """Return what an outcome is called in a picture, apart from its number of workers."""
+    text = outcome.label.replace(f", {outcome.workers} workers", "")
+    for name, short in _SHORT.items():
+        text = text.replace(name, short)
+    return text
 
 
 def methods(comparison: Comparison) -> list[str]:
@@ -83,26 +99,28 @@ def methods(comparison: Comparison) -> list[str]:
 
 
 def final_figure(comparison: Comparison) -> Figure:
-    """Return a picture of final values: a point for each run, by method."""
+    """Return a picture of final values: a point for each run, a row for each method."""
     names = methods(comparison)
-    figure = Figure(figsize=(8, 0.9 + 0.36 * len(names)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + 0.34 * len(names)), layout="constrained")
     axes = figure.subplots()
-    single = comparison.baseline
+    draw_curves(axes, [])
     for outcome in comparison.finished:
         values = [row["final"] for row in outcome.finished]
-        offset = 0.0 if outcome.is_single else 0.14 * (1 if outcome.workers > 2 else -1)
-        place = names.index(method(outcome)) + offset
-        style = 0 if outcome.is_single else outcome.workers // 2
-        points = Curve("", style, np.array(values), np.full(len(values), place))
-        draw_curves(axes, [points])
+        shift, colour, marker = _LOOKS[outcome.workers]
+        place = names.index(method(outcome)) + shift
+        label = "one process" if outcome.is_single else f"{outcome.workers} workers"
+        axes.scatter(
+            values, [place] * len(values), s=26, color=colour, marker=marker, label=label, alpha=0.8
+        )
+    if comparison.baseline:
+        mean = fmean(row["final"] for row in comparison.baseline.finished)
+        axes.axvline(mean, color=_LOOKS[1][1], linewidth=1, linestyle=":")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlabel(
-        f"final test {comparison.metric}; each point is a run; upper 2, lower 4 workers"
-    )
-    if single:
-        mean = float(np.mean([row["final"] for row in single.finished]))
-        axes.axvline(mean, color="#0072B2", linewidth=1, linestyle=":")
+    axes.set_xlabel(f"final test {comparison.metric}, a point for each run")
+    handles, labels = axes.get_legend_handles_labels()
+    entries = dict(zip(labels, handles, strict=True))
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -114,10 +132,15 @@ def block(comparison: Comparison) -> str:
     if level:
         meaning = f" ({level.meaning})" if level.meaning else ""
         lines += ["", f"The level that runs are timed to is {value_text(level.value)}{meaning}."]
-    for each in (results_table(comparison), course_table(comparison)):
-        lines += ["", *markdown(each)]
-    lines += ["", "What to keep in mind:", "", *(f"* {text}" for text in caveats(comparison))]
+    lines += folded("Results", markdown(results_table(comparison)))
+    lines += folded("How each run got there", markdown(course_table(comparison)))
+    lines += folded("What to keep in mind", [f"* {text}" for text in caveats(comparison)])
     return "\n".join(lines)
+
+
+def folded(title: str, lines: Sequence[str]) -> list[str]:
+    """Return lines that a page shows on demand."""
+    return ["", f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
 
 
 def markdown(source: Table) -> Sequence[str]:
