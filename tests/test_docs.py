@@ -11,11 +11,14 @@ import pytest
 from docs.docstrings import read_docstring
 from docs.generate import pages
 from docs.layer_page import own_types
+from experiments.figures import block, filled
 from golden_cases import GOLDEN, case_names
 from prototxt_parser.layers.common_fields import COMMON_FIELDS
 from prototxt_parser.layers.registry import layer_class
 from prototxt_parser.proto.caffe_pb2 import LayerParameter, SolverParameter
 from solvers.fields import HONOURED, IGNORED
+from trainer.comparison.outcomes import gather
+from trainer.comparison.results import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAPS = (ROOT / "docs/traps.md").read_text(encoding="utf-8")
@@ -95,3 +98,16 @@ def words_of(*packages: str) -> set[str]:
             elif isinstance(node, ast.Constant) and str(node.value).isidentifier():
                 found.add(str(node.value))
     return found
+
+
+def test_the_study_s_page_says_what_its_results_say() -> None:
+    page = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+    results = sorted((ROOT / "experiments/results").glob("*.jsonl"))
+    assert results
+    for path in results:
+        assert filled(page, path.stem, block(gather(read_rows(path)))) == page, (
+            "run: python -m experiments.figures"
+        )
+        for kind in ("samples", "seconds", "final"):
+            assert f"comparison/{path.stem}_{kind}.svg" in page
+            assert (ROOT / f"docs/comparison/{path.stem}_{kind}.svg").exists()

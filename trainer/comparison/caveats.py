@@ -93,10 +93,11 @@ def _clock(comparison: Comparison) -> Iterator[str]:
             "if exchanges were free."
         )
     elif any(not outcome.is_single for outcome in comparison.finished):
+        threads = min(row["machine"].get("threads", cores) for row in rows)
+        used = "has for itself" if threads == cores else f"uses {threads} of"
         yield (
             f"Seconds are those of a machine with {plural(cores, 'core')}, which the single run "
-            "has for itself and workers share with the driver. Over a network exchanges take "
-            "longer."
+            f"{used} and workers share with the driver. Over a network exchanges take longer."
         )
     starts = spread(row.get("start_s") for row in rows if row.get("exchanges"))
     spark = f", not the start of Spark ({seconds_text(starts.mean)} on average)" if starts else ""
