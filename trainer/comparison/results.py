@@ -66,7 +66,7 @@ def _point(record: Row, begin: float) -> dict[str, Any]:
 def _losses(records: RunRecords) -> list[Row]:
     """Return some of the training losses; workers tell them with their exchanges."""
     names = ("iteration", "samples", "seconds", "loss")
-    losses = [
+    losses: list[Row] = [
         {name: record[name] for name in names}
         for record in (records.train or records.exchange)
         if record["loss"] is not None
