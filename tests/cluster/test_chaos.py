@@ -341,7 +341,9 @@ def check_lives(launcher: Launcher) -> None:
     for start, end in zip(launcher.lives, [*launcher.lives[1:], len(lines)], strict=True):
         for rank in range(2):
             own = [
-                line["worker_iteration"] for line in lines[start:end] if line.get("rank") == rank
+                line["worker_iteration"]
+                for line in lines[start:end]
+                if line["kind"] == "exchange" and line["rank"] == rank
             ]
             assert own == sorted(set(own)), own
     assert [line["iteration"] for line in lines if line["kind"] == "test"][-1] == MAX_ITER
