@@ -20,7 +20,13 @@ from tiny_task import tiny_net, tiny_param, write_data
 from trainer.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPARE = "import sys; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
+# What is started in a shell's background ignores SIGINT, and so does what that starts.
+COMPARE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from trainer.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 ITERATIONS, TESTS = 24, 3
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 import threading
@@ -302,7 +303,11 @@ def test_missing_package_is_told(
 
 def watching(path: Path, terminal: int) -> subprocess.Popen[bytes]:
     """Start `torrefy watch` in a terminal."""
-    code = "import sys; from trainer.cli import main; sys.exit(main())"
+    # What is started in a shell's background ignores SIGINT, and so does what that starts.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from trainer.cli import main; sys.exit(main())"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code, "watch", str(path)],
         cwd=ROOT,
@@ -318,8 +323,11 @@ class Screen:
         self._master, self.text = master, ""
 
     def wait_for(self, words: str) -> None:
+        deadline = time.monotonic() + 120
         while words not in self.text:
-            self.text += os.read(self._master, 65536).decode(errors="replace")
+            assert time.monotonic() < deadline, f"no {words!r} in {self.text!r}"
+            if select.select([self._master], [], [], 1)[0]:
+                self.text += os.read(self._master, 65536).decode(errors="replace")
 
 
 @pytest.mark.parametrize("way", ["end", "interrupt"])
@@ -343,9 +351,7 @@ def test_live_view_follows_the_run_until_it_ends_or_is_left(tmp_path: Path, way:
             process.send_signal(2)
         screen.wait_for("\x1b[?1049l")  # back from the terminal's other screen
         screen.wait_for("lost: worker 1")
-        while process.poll() is None:
-            time.sleep(0.05)
-        assert process.returncode == 0
+        assert process.wait(timeout=60) == 0
         assert "Traceback" not in screen.text
     finally:
         process.kill()
