@@ -14,9 +14,9 @@ from prototxt_parser.atomic import atomic_write
 from trainer.commands.flags import positive
 from trainer.commands.train_flags import option_fields
 from trainer.comparison.combination import combine, parse_value
-from trainer.comparison.outcomes import is_disturbed
+from trainer.comparison.outcomes import Row, is_disturbed
 from trainer.comparison.report import check_packages, render
-from trainer.comparison.results import Row, write_rows, write_table
+from trainer.comparison.results import write_rows, write_table
 from trainer.comparison.runner import Place, opened, result_of, run_one
 from trainer.comparison.study import STRATEGIES, Study, read_study
 from trainer.errors import UsageError

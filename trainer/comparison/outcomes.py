@@ -11,12 +11,12 @@ from statistics import fmean, stdev
 from typing import Any, final
 
 from trainer.errors import DataError
+from trainer.plan import SINGLE
 
 Row = Mapping[str, Any]
 
 DISTURBED = 0.1  # share of the machine that others used, above which a run's seconds do not count
 
-_SINGLE = "single"
 _SHARED = ("net", "solver", "metric", "batch", "iterations")
 
 
@@ -74,7 +74,7 @@ class Outcome:
     @property
     def is_single(self) -> bool:
         """Whether it is one process."""
-        return self.strategy == _SINGLE
+        return self.strategy == SINGLE
 
     @cached_property
     def finished(self) -> tuple[Row, ...]:

@@ -6,15 +6,14 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from prototxt_parser.atomic import atomic_write
+from trainer.comparison.outcomes import Row
 from trainer.errors import DataError
 from trainer.plotting.records import RunRecords
-
-Row = Mapping[str, Any]
 
 _MOST_POINTS = 200  # of a curve of losses
 _SUMS = ("compute_s", "exchange_s", "sent_bytes", "received_bytes")

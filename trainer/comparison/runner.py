@@ -20,7 +20,8 @@ from prototxt_parser.proto.caffe_pb2 import SolverParameter
 from prototxt_parser.text import print_text
 from solvers.settings import train_choice
 from trainer.comparison.load import LoadMeter
-from trainer.comparison.results import Row, measurements
+from trainer.comparison.outcomes import Row
+from trainer.comparison.results import measurements
 from trainer.comparison.study import Run, Study
 from trainer.errors import DataError, UsageError
 from trainer.machine import machine

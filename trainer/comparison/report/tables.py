@@ -17,7 +17,7 @@ from trainer.comparison.analysis import (
     seconds,
     steadiness,
 )
-from trainer.comparison.levels import default_level
+from trainer.comparison.levels import Level, default_level
 from trainer.comparison.outcomes import Comparison, Outcome, Row, Spread, is_disturbed
 from trainer.comparison.wording import (
     bytes_text,
@@ -52,10 +52,12 @@ def results_table(comparison: Comparison) -> Table:
         *("Against one process", "Seconds to the level", "Speed-up", "Samples to the level"),
         "Seconds in all",
     )
-    return Table(columns, tuple(_results_row(comparison, each) for each in comparison.finished))
+    level = default_level(comparison)
+    rows = (_results_row(comparison, each, level) for each in comparison.finished)
+    return Table(columns, tuple(rows))
 
 
-def _results_row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
+def _results_row(comparison: Comparison, outcome: Outcome, level: Level | None) -> tuple[str, ...]:
     final, whole = finals(outcome), seconds(outcome)
     return (
         outcome.label,
@@ -63,7 +65,7 @@ def _results_row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
         spread_text(final),
         f"{value_text(final.low)} to {value_text(final.high)}" if final else _NONE,
         _against_single(comparison, outcome),
-        *_way(comparison, outcome),
+        *_way(comparison, outcome, level),
         _clock(whole, outcome),
     )
 
@@ -93,9 +95,9 @@ def _against_single(comparison: Comparison, outcome: Outcome) -> str:
     return relation(finals(outcome), finals(single), lower_is_better=lower).value
 
 
-def _way(comparison: Comparison, outcome: Outcome) -> tuple[str, str, str]:
-    """Return seconds, speed-up and samples to the default level."""
-    level, single = default_level(comparison), comparison.baseline
+def _way(comparison: Comparison, outcome: Outcome, level: Level | None) -> tuple[str, str, str]:
+    """Return seconds, speed-up and samples to a level."""
+    single = comparison.baseline
     if level is None:
         return (_NONE,) * 3
     clock = reach(comparison, outcome, level.value, "seconds")
