@@ -11,11 +11,11 @@ import os
 import pickle
 import re
 import secrets
+import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
@@ -237,15 +237,13 @@ class Job:
 def _end_with_daemon() -> None:
     """End this process with the one that it was forked from, even if it is stopped then.
 
-    Spark ends Python's processes by way of that one, so that it would have lost this. A Java
-    process, the parent if spark.python.use.daemon is false, would be taken to end with a thread.
+    Spark ends Python's processes by way of pyspark's daemon, so that it would have lost this. A
+    Java process, the parent if spark.python.use.daemon is false, would be taken to end with the
+    thread that started this.
     """
-    try:
-        parent = Path(f"/proc/{os.getppid()}/comm").read_text(encoding="utf-8").strip()
-    except OSError:  # another system
-        return
-    if parent != "java":
-        end_with_parent()
+    main = sys.modules["__main__"].__spec__
+    if main is not None and main.name == "pyspark.daemon":
+        end_with_parent(os.getpgrp())  # it leads the group of its children
 
 
 def _description(tasks: Sequence[WorkerTask], submission: int) -> str:

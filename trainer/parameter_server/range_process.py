@@ -14,8 +14,7 @@ from trainer.end_with_parent import end_with_parent
 
 def main() -> None:
     """Serve until the driver closes the standard input, or ends."""
-    # Even a stopped process ends by this; by the end of the input, one whose driver ended before.
-    end_with_parent()
+    end_with_parent(int(sys.argv[1]))
     # Takes seconds, in which the driver may end.
     from trainer.parameter_server.range_job import RangeJob, serving_range
 

@@ -25,6 +25,7 @@ from trainer.parameter_server.ranged_link import Ranges
 
 logger = logging.getLogger(__name__)
 
+_PROCESS = "trainer.parameter_server.range_process"
 _POLL_S = 0.05
 _PING_EVERY_S = 1.0
 _PAUSE_S = 1.0  # between attempts to start what does not start
@@ -182,7 +183,7 @@ class _Server:
     def _start(self) -> subprocess.Popen[str]:
         paths = [path for path in sys.path if path]
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "trainer.parameter_server.range_process"],
+            [sys.executable, "-P", "-m", _PROCESS, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
