@@ -109,7 +109,11 @@ def _role(process: psutil.Process) -> str | None:
             return role
     if "pyspark.daemon" in words:
         parent = process.parent()
-        return "daemon" if parent is not None and parent.name() == "java" else "worker"
+        if parent is not None and parent.name() == "java":
+            return "daemon"
+        # One whose daemon is gone ends when it has imported; frozen before that, it could not.
+        is_bound = parent is not None and "pyspark.daemon" in parent.cmdline()
+        return "worker" if is_bound else None
     return "driver" if any("train_main" in word for word in words) else None
 
 
