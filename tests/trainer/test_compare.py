@@ -4,13 +4,14 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import psutil
 import pytest
@@ -57,6 +58,10 @@ def compare(folder: Path, out: str, *more: str) -> int:
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def interrupt(*_: object) -> Never:
+    raise KeyboardInterrupt
 
 
 def test_each_run_gives_a_row(folder: Path) -> None:
@@ -145,6 +150,27 @@ def test_results_of_something_else_are_not_mixed_in(
     assert main(words_) == 2
     assert "holds runs with another solver" in capsys.readouterr().err
     assert (folder / "runs/results.jsonl").read_bytes() == before
+
+
+def test_disturbed_runs_are_repeated_and_count_until_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder / "disturbed"
+    shutil.copytree(folder / "runs", out)
+    results = list(out.glob("*/seed[12]/result.json"))
+    for path in results:
+        load = 0.5 if path.parts[-3:-1] == ("single", "seed2") else 0.0
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"other_load": load}))
+    before = {path: path.stat().st_mtime_ns for path in results}
+    flags = "--seeds", "2", "--repeat-disturbed"
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.commands.compare.run_one", interrupt)
+        assert compare(folder, "disturbed", *flags) == 130
+    assert [row["other_load"] for row in rows_of(out)] == [0.0, 0.0, 0.0, 0.5, 0.0, 0.0]
+    assert compare(folder, "disturbed", *flags) == 0
+    assert len(rows_of(out)) == 6
+    changed = [path for path in results if path.stat().st_mtime_ns != before[path]]
+    assert changed == [out / "single/seed2/result.json"]
 
 
 def test_results_that_somebody_spoilt_are_made_again(folder: Path) -> None:

@@ -21,6 +21,7 @@ from trainer.comparison.runner import Place, opened, result_of, run_one
 from trainer.comparison.study import STRATEGIES, Study, read_study
 from trainer.errors import UsageError
 from trainer.extensions import add_extension_flags
+from trainer.strategies import flag
 
 _STUDY_FLAGS = (
     *("net", "solver", "strategies", "workers", "samples", "iterations", "seeds", "tests"),
@@ -65,7 +66,7 @@ def _add_study_flags(parser: argparse.ArgumentParser) -> None:
     )
     for name, (field, strategies) in option_fields().items():
         group.add_argument(
-            f"--{name.replace('_', '-')}",
+            flag(name),
             dest=f"option_{name}",
             metavar="V[,V...]",
             help=f"{field.metadata['help']} ({', '.join(strategies)})",
@@ -94,15 +95,15 @@ def run(args: argparse.Namespace) -> int:
     study, flags = _study(args), list(args.train_flags)
     flags += ["--data", args.data] if args.data else []
     for name in ("layer_module", "allow_python_layer"):
-        flags += [word for value in getattr(args, name) for word in (_flag(name), value)]
+        flags += [word for value in getattr(args, name) for word in (flag(name), value)]
     place = Place(args.out, tuple(flags), args.master)
     with opened(study, place) as iterations:
         print(f"{len(study.runs)} runs of {iterations} iterations, in {place.folder}")
         if args.dry_run:
             print(*(each.name for each in study.runs), sep="\n")
             return 0
-        known = _known(study, place, repeats_disturbed=args.repeat_disturbed)
-        failed = _run(study, place, iterations, known, shlex.join(["torrefy", *args.words]))
+        command = shlex.join(["torrefy", *args.words])
+        failed = _run(study, place, iterations, command, repeats=args.repeat_disturbed)
     print(f"report     {place.folder / _REPORT}")
     if failed:
         print(f"{failed} runs failed; the same command tries them again")
@@ -119,7 +120,7 @@ def _study(args: argparse.Namespace) -> Study:
     given = [name for name in _STUDY_FLAGS if getattr(args, name)]
     if args.study is not None:
         if given or values:
-            flags = ", ".join(map(_flag, [*given, *values]))
+            flags = ", ".join(map(flag, [*given, *values]))
             raise UsageError(f"--study says what to compare: leave out {flags}")
         return read_study(args.study)
     strategies = args.strategies.split(",") if args.strategies else STRATEGIES
@@ -136,10 +137,6 @@ def _study(args: argparse.Namespace) -> Study:
     )
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def _numbers(text: str) -> list[int]:
     words = text.split(",")
     if not all(word.isdecimal() and int(word) > 0 for word in words):
@@ -147,24 +144,23 @@ def _numbers(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _known(study: Study, place: Place, *, repeats_disturbed: bool) -> dict[str, Row]:
-    """Return the rows of runs that need not be run, by name."""
+def _run(study: Study, place: Place, iterations: int, command: str, *, repeats: bool) -> int:
+    """Run what is to be run, with `repeats` what was disturbed too; return how many runs failed."""
     rows = {run.name: row for run in study.runs if (row := result_of(run, place)) is not None}
-    return {
-        name: row for name, row in rows.items() if not (repeats_disturbed and is_disturbed(row))
-    }
-
-
-def _run(study: Study, place: Place, iterations: int, rows: dict[str, Row], command: str) -> int:
-    """Run what is to be run, and add its rows to those known; return how many runs failed."""
-    left = [run for run in study.runs if run.name not in rows]
+    left = [
+        run
+        for run in study.runs
+        if run.name not in rows or (repeats and is_disturbed(rows[run.name]))
+    ]
+    done = len(study.runs) - len(left)
     _write(study, place, rows, command)
     start = time.monotonic()
     for number, run in enumerate(left, 1):
         rows[run.name] = row = run_one(run, study, place, iterations)
         _write(study, place, rows, command)
         minutes = (time.monotonic() - start) / number * (len(left) - number) / 60
-        print(f"{len(rows)}/{len(study.runs)} {run.name}: {_outcome(row)}; {minutes:.0f} min left")
+        line = f"{done + number}/{len(study.runs)} {run.name}: {_outcome(row)}"
+        print(f"{line}; {minutes:.0f} min left")
         sys.stdout.flush()
     return sum(row["status"] == "failed" for row in rows.values())
 

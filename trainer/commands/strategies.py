@@ -10,7 +10,7 @@ import textwrap
 from typing import Any
 
 from trainer.extensions import add_extension_flags
-from trainer.strategies import Strategy, get_strategy, strategy_names
+from trainer.strategies import Strategy, flag, get_strategy, strategy_names
 
 _WIDTH, _INDENT, _FLAG = 100, 4, 42
 
@@ -41,8 +41,7 @@ def describe(name: str) -> str:
     summary, source = _doc(strategy)
     lines = [f"{name} ({kind})", *_wrapped(summary), *_wrapped(f"Source: {source}")]
     for field in dataclasses.fields(strategy.options_type):
-        flag = f"--{field.name.replace('_', '-')}"
-        shown = f"{flag} {_values(field)}".rstrip()
+        shown = f"{flag(field.name)} {_values(field)}".rstrip()
         lines += _wrapped(
             f"{shown:<{_FLAG}}{field.metadata['help']} (default {field.default})", _FLAG
         )

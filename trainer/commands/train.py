@@ -24,7 +24,7 @@ from trainer.plan_rules import check_features
 from trainer.recipe import Recipe, read_recipe
 from trainer.run_store import RunStore, new_run, resumed
 from trainer.signals import SignalPoll
-from trainer.strategies import Options, get_strategy, options_from_conf, strategy_names
+from trainer.strategies import Options, flag, get_strategy, options_from_conf, strategy_names
 from trainer.tensorboard import import_writer
 
 
@@ -184,7 +184,7 @@ def _strategy(args: argparse.Namespace) -> tuple[str, Options | None]:
 
 
 def _refuse_foreign(name: str, given: dict[str, Any], own: set[str]) -> None:
-    foreign = [f"--{key.replace('_', '-')}" for key in given if key not in own]
+    foreign = [flag(key) for key in given if key not in own]
     if foreign:
         raise UsageError(f"{', '.join(foreign)}: not a flag of strategy {name}")
 

@@ -11,7 +11,7 @@ from solvers import Action
 from trainer.commands.flags import not_negative, port, positive, seconds, spark_setting
 from trainer.extensions import add_extension_flags
 from trainer.plan import ENCRYPTION, EXCHANGE_DTYPES, IN_PROCESS, NO_CHECKPOINTS, SINGLE
-from trainer.strategies import get_strategy, strategy_names
+from trainer.strategies import flag, get_strategy, strategy_names
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -127,9 +127,7 @@ def _add_strategy_flags(parser: argparse.ArgumentParser) -> None:
     for name, (field, strategies) in option_fields().items():
         names_and_defaults = ", ".join(f"{s} {value}" for s, value in strategies.items())
         text = f"{field.metadata['help']} (default: {names_and_defaults})"
-        group.add_argument(
-            f"--{name.replace('_', '-')}", default=None, help=text, **_option_type(field)
-        )
+        group.add_argument(flag(name), default=None, help=text, **_option_type(field))
 
 
 def _option_type(field: dataclasses.Field[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, final
 
 from trainer.errors import UsageError
 from trainer.plan import SINGLE
-from trainer.strategies import get_strategy, strategy_names
+from trainer.strategies import flag, get_strategy, strategy_names
 
 Values = Mapping[str, Sequence[Any]]
 
@@ -58,11 +58,10 @@ class Combination:
             return ["--strategy", SINGLE]
         words = ["--strategy", self.strategy, "--workers", str(self.workers)]
         for name, value in self.options:
-            flag = f"--{name.replace('_', '-')}"
             if value is True:
-                words.append(flag)
+                words.append(flag(name))
             elif value is not False:
-                words += [flag, str(value)]
+                words += [flag(name), str(value)]
         return words
 
 

@@ -8,6 +8,7 @@ from trainer.strategies.base import (
     Phase,
     Replica,
     Strategy,
+    flag,
     require,
 )
 from trainer.strategies.deepspark import DeepSpark, DeepSparkOptions, options_from_conf
@@ -40,6 +41,7 @@ __all__ = [
     "SparkNetOptions",
     "Strategy",
     "Sync",
+    "flag",
     "get_strategy",
     "options_from_conf",
     "register_strategy",

@@ -48,6 +48,11 @@ class LocalOptions(Options):
         return self.sync_interval
 
 
+def flag(name: str) -> str:
+    """Return what an option is called on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def require(is_met: bool, name: str, expected: str, received: object) -> None:
     """Raise UsageError about option `name` unless `is_met`."""
     if not is_met:
