@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/comparison.md: about three hours on two cores. Started again it goes on where it
+# The study of docs/comparison.md: three to four hours on two cores. Started again it goes on where it
 # was interrupted. Studies may be named: experiments/run.sh cifar10_quick full/cifar10_quick
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
