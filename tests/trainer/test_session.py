@@ -28,6 +28,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "set, so that it is put back")
         monkeypatch.delenv(name)
     monkeypatch.setattr(SparkContext, "_gateway", None)
+    monkeypatch.setattr(SparkContext, "_jvm", None)
 
 
 def java(folder: Path, script: str) -> Path:
