@@ -170,6 +170,8 @@ def processes() -> dict[int, psutil.Process]:
     found = {}
     for child in psutil.Process().children():
         with suppress(psutil.Error):  # it has just ended
+            if "trainer.parameter_server.range_process" not in child.cmdline():
+                continue  # Spark's Java process, which other tests have started
             for connection in child.net_connections("tcp"):
                 if connection.status == psutil.CONN_LISTEN:
                     found[connection.laddr.port] = child
