@@ -242,7 +242,8 @@ def _end_with_daemon() -> None:
     thread that started this.
     """
     main = sys.modules["__main__"].__spec__
-    if main is not None and main.name == "pyspark.daemon":
+    # A daemon of the user's (spark.python.daemon.module) calls pyspark's.
+    if "pyspark.daemon" in sys.modules or (main is not None and main.name == "pyspark.daemon"):
         end_with_parent(os.getpgrp())  # it leads the group of its children
 
 
