@@ -81,6 +81,16 @@ def processes(value: str) -> list[psutil.Process]:
     return found
 
 
+def own_servers() -> list[psutil.Process]:
+    """Return the children of this process that serve ranges of a centre."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has just ended
+            if _role(child) == "server":
+                found.append(child)
+    return found
+
+
 def by_role(found: list[psutil.Process]) -> Groups:
     """Return the processes of a run by what they do, in groups that only make sense together.
 

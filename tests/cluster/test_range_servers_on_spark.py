@@ -2,12 +2,14 @@
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from chaos import own_servers
 from tiny_task import BATCH_NORM, make_plan, run_plan
 
 pytestmark = pytest.mark.cluster
@@ -16,14 +18,11 @@ pytestmark = pytest.mark.cluster
 def servers(*, serving: bool = False) -> list[psutil.Process]:
     """Return the processes that serve ranges, or will."""
     found = []
-    for child in psutil.Process().children():
-        try:
+    for child in own_servers():
+        with suppress(psutil.Error):  # it has just ended
             states = [each.status for each in child.net_connections("tcp")]
-            is_one = "trainer.parameter_server.range_process" in child.cmdline()
-            if is_one and (not serving or psutil.CONN_LISTEN in states):
+            if not serving or psutil.CONN_LISTEN in states:
                 found.append(child)
-        except psutil.Error:  # it has just ended
-            continue
     return found
 
 

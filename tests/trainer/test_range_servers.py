@@ -23,6 +23,7 @@ import torch
 from pyarrow import flight
 from torch import Tensor
 
+from chaos import own_servers
 from trainer.errors import TrainerError
 from trainer.links import Control, Move, Place, Pull, Record, Start, Traffic
 from trainer.parameter_server.books import Push
@@ -168,10 +169,8 @@ def start(size: int) -> Tensor:
 def processes() -> dict[int, psutil.Process]:
     """Return the processes that serve ranges, by their ports."""
     found = {}
-    for child in psutil.Process().children():
+    for child in own_servers():
         with suppress(psutil.Error):  # it has just ended
-            if "trainer.parameter_server.range_process" not in child.cmdline():
-                continue  # Spark's Java process, which other tests have started
             for connection in child.net_connections("tcp"):
                 if connection.status == psutil.CONN_LISTEN:
                     found[connection.laddr.port] = child

@@ -3,16 +3,14 @@
 import os
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
-from chaos import KILL, STOP, TOKEN, Act, Chaos, Groups, Pace
+from chaos import KILL, STOP, TOKEN, Act, Chaos, Groups, Pace, own_servers
 from chaos_checks import PAUSE, Journal, TellTests, install_parts
 from process_cluster import ProcessCluster
 from tiny_task import KeepTests, Outcome, make_plan, open_solver, run_plan, tiny_net, tiny_param
@@ -41,15 +39,6 @@ def flag(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "chaos"
 
 
-def servers() -> list[list[psutil.Process]]:
-    found = []
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if "trainer.parameter_server.range_process" in child.cmdline():
-                found.append([child])
-    return found
-
-
 def run_in_chaos(
     strategy: str, share: int, folder: Path, flag: Path, extensions: Extensions, **settings: Any
 ) -> Outcome:
@@ -67,7 +56,7 @@ def run_in_chaos(
         solver.net.flat.data.zero_()
 
     def find() -> Groups:
-        return {"worker": cluster.workers, "server": servers()}
+        return {"worker": cluster.workers, "server": [[each] for each in own_servers()]}
 
     chaos = Chaos(find, acts, share, SEED, PACE, lambda: journal.reached, DEADLINE_S)
 
