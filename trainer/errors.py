@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# Part of what is said of parameters that are numbers no more. It comes from a worker through
+# Flight, Spark and another process, where only texts arrive.
+DIVERGES = "training diverges"
+
 
 class TrainerError(Exception):
     """A run cannot start or go on; the message says what was expected, what came, and the remedy.

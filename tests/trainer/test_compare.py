@@ -288,3 +288,21 @@ def test_wrong_words_are_refused(folder: Path, capsys: pytest.CaptureFixture[str
     assert "expected tests, by test_iter; found none" in capsys.readouterr().err
     assert main(["compare", *net, "--out", str(folder / "tiny.prototxt/x")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_is_an_outcome_and_not_tried_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solver = folder / "steep_solver.prototxt"
+    solver.write_text(print_text(tiny_param(folder, base_lr=1e30)), encoding="utf-8")
+    more = ("--seeds", "1", "--solver", str(solver))
+    assert compare(folder, "diverging", *more) == 0
+    rows = rows_of(folder / "diverging")
+    assert [row["status"] for row in rows] == ["diverged"] * 3
+    assert "deepspark-2-sync_interval=2/seed1: diverged" in capsys.readouterr().out
+    assert "NaN or infinite parameters" in rows[2]["error"]
+    page = (folder / "diverging/report.html").read_text(encoding="utf-8")
+    assert "In each of them runs diverged" in page
+    assert "NaN or infinite parameters" in page
+    assert compare(folder, "diverging", *more) == 0
+    assert rows_of(folder / "diverging") == rows

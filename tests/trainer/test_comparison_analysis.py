@@ -24,6 +24,7 @@ from trainer.comparison.caveats import caveats
 from trainer.comparison.curves import curve
 from trainer.comparison.levels import Level, default_level, levels
 from trainer.comparison.outcomes import Outcome, Spread, gather
+from trainer.comparison.report.tables import results_table
 from trainer.comparison.verdict import Verdict, verdict
 from trainer.comparison.wording import bytes_text, seconds_text
 from trainer.errors import DataError
@@ -346,6 +347,20 @@ def test_what_diverges_is_not_advised() -> None:
     said = " ".join(caveats(gather([row for group in rows for row in group])))
     assert "Runs diverged with ‘deepspark" in said
     assert judge(wild).advice == "None of these can be advised."
+    assert judge(wild[3:]).advice == "None of these can be advised."
+
+
+def test_what_never_finished_is_in_the_table_and_named() -> None:
+    lost = make_row(*DEEPSPARK, seed=1, status="diverged", final=None)
+    comparison = gather([*seeds_of(finals=(0.6, 0.6, 0.7)), lost, make_failed("easgd", 2, 1, "x")])
+    assert [row[:3] for row in results_table(comparison).rows[1:]] == [
+        (lost["label"], "0 of 1", "diverged"),
+        ("easgd, 2 workers", "0 of 1", "failed"),
+    ]
+    assert len({len(row) for row in results_table(comparison).rows}) == 1
+    said = caveats(comparison)
+    assert said[0] == "Missing from every figure, as failed: 1 run of ‘easgd, 2 workers’."
+    assert said[1].startswith(f"Runs diverged with ‘{lost['label']}’.")
 
 
 def test_no_run_gives_no_advice() -> None:
@@ -378,7 +393,7 @@ def test_caveats_follow_from_the_runs() -> None:
     said = " ".join(caveats(gather(rows), ["easgd-2/seed2"]))
     for expected in (
         "Still to come, and able to change all of this: 1 run of 9.",
-        "Missing from every figure, as failed: 1 run.",
+        "Missing from every figure, as failed: 1 run of ‘easgd, 2 workers’.",
         "The combinations have 1 to 3 seeds",
         "In 1 run (marked ⚠) other programs used more than 10 %",
         "The runs are of different machines",

@@ -41,9 +41,10 @@ def _unfinished(comparison: Comparison, planned: Sequence[str]) -> Iterator[str]
             f"The comparison is under way. Still to come, and able to change all of this: "
             f"{plural(len(planned), 'run')} of {len(planned) + len(comparison.rows)}."
         )
-    failed = [row for row in comparison.rows if row["status"] == "failed"]
+    failed = [outcome for outcome in comparison.outcomes if outcome.failed]
     if failed:
-        yield f"Missing from every figure, as failed: {plural(len(failed), 'run')}."
+        count = sum(len(outcome.failed) for outcome in failed)
+        yield f"Missing from every figure, as failed: {plural(count, 'run')} of {listed(failed)}."
     diverged = [outcome for outcome in comparison.outcomes if outcome.diverged]
     if diverged:
         yield (

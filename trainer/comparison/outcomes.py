@@ -87,6 +87,11 @@ class Outcome:
         return tuple(row for row in self.rows if row["status"] == "diverged")
 
     @property
+    def failed(self) -> tuple[Row, ...]:
+        """Runs that ended for another reason."""
+        return tuple(row for row in self.rows if row["status"] == "failed")
+
+    @property
     def undisturbed(self) -> tuple[Row, ...]:
         """Finished runs that had the machine to themselves."""
         return tuple(row for row in self.finished if not is_disturbed(row))

@@ -23,7 +23,7 @@ from trainer.comparison.load import LoadMeter
 from trainer.comparison.outcomes import Row
 from trainer.comparison.results import measurements
 from trainer.comparison.study import Run, Study
-from trainer.errors import DataError, UsageError
+from trainer.errors import DIVERGES, DataError, UsageError
 from trainer.machine import machine
 from trainer.plan import NO_CHECKPOINTS
 from trainer.plotting.records import read_run
@@ -172,7 +172,9 @@ def run_one(run: Run, study: Study, place: Place, iterations: int) -> Row:
             raise DataError(_last_words(folder / _OUTPUT, status))
         row |= measurements(read_run(folder))
     except DataError as error:
-        return row | {"status": "failed", "error": str(error)}
+        row |= {"status": "diverged" if DIVERGES in str(error) else "failed", "error": str(error)}
+        if row["status"] == "failed":
+            return row
     with atomic_write(folder / _RESULT) as file:
         file.write(json.dumps(row).encode())
     return row

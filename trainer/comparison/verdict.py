@@ -39,6 +39,8 @@ class Verdict:
 
 def verdict(comparison: Comparison) -> Verdict:
     """Return what follows from the finished runs."""
+    if comparison.outcomes and all(outcome.diverged for outcome in comparison.outcomes):
+        return Verdict("None of these can be advised.", "In each of them runs diverged.", False, ())
     if not comparison.finished:
         return Verdict("Nothing to say yet.", "No run has finished.", False, ())
     view = View(comparison, default_level(comparison))

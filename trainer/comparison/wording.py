@@ -42,10 +42,8 @@ def share_text(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def spread_text(spread: Spread | None) -> str:
+def spread_text(spread: Spread) -> str:
     """Return a mean with its standard deviation: `0.712 ± 0.004`."""
-    if spread is None:
-        return "–"
     deviation = spread.deviation
     mean = value_text(spread.mean)
     return mean if deviation is None else f"{mean} ± {value_text(deviation)}"

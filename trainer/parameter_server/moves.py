@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from trainer.errors import TrainerError
+from trainer.errors import DIVERGES, TrainerError
 from trainer.links import Move
 from trainer.parameter_server.books import Push, check_rank
 from trainer.strategies.arithmetic import Layout, adagrad_, elastic_center_, subtract_
@@ -77,8 +77,8 @@ def check_finite(sent: Tensor, iteration: int) -> None:
     # One pass without a temporary: a NaN or an infinity shows in the extremes.
     if sent.numel() and not all(end.isfinite() for end in sent.aminmax()):
         raise TrainerError(
-            f"NaN or infinite parameters after {iteration} iterations: training diverges; use a "
-            "lower base_lr"
+            f"NaN or infinite parameters after {iteration} iterations: {DIVERGES}; use a lower "
+            "base_lr"
         )
 
 

@@ -53,17 +53,19 @@ def results_table(comparison: Comparison) -> Table:
         "Seconds in all",
     )
     level = default_level(comparison)
-    rows = (_results_row(comparison, each, level) for each in comparison.finished)
+    rows = (_results_row(comparison, each, level) for each in comparison.outcomes)
     return Table(columns, tuple(rows))
 
 
 def _results_row(comparison: Comparison, outcome: Outcome, level: Level | None) -> tuple[str, ...]:
     final, whole = finals(outcome), seconds(outcome)
+    first = (outcome.label, f"{len(outcome.finished)} of {len(outcome.rows)}")
+    if final is None:
+        return (*first, "diverged" if outcome.diverged else "failed", *(_NONE,) * 6)
     return (
-        outcome.label,
-        f"{len(outcome.finished)} of {len(outcome.rows)}",
+        *first,
         spread_text(final),
-        f"{value_text(final.low)} to {value_text(final.high)}" if final else _NONE,
+        f"{value_text(final.low)} to {value_text(final.high)}",
         _against_single(comparison, outcome),
         *_way(comparison, outcome, level),
         _clock(whole, outcome),
