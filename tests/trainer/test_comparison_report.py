@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +227,31 @@ def test_the_page_draws_everything_and_asks_nobody(
     visit.context.close()
     assert visit.wrongs == []
     assert visit.requests == [report.as_uri()]
+
+
+def test_names_of_points_do_not_cover_each_other(browser: Browser, tmp_path: Path) -> None:
+    close = [
+        ("sync", 0.560, 59),
+        ("sparknet", 0.563, 60),
+        ("downpour", 0.556, 58),
+        ("easgd", 0.4, 50),
+    ]
+    rows = [make_row(values=(0.1, 0.6), seconds=75)]
+    rows += [make_row(name, 2, values=(0.1, v), seconds=s) for name, v, s in close]
+    path = tmp_path / "report.html"
+    path.write_text(render(rows, [], COMMAND), encoding="utf-8")
+    visit = Visit(browser, path, 1280)
+    found = visit.page.locator("#chart-trade .annotation-text-g")
+    boxes = [box for each in found.all() if (box := each.bounding_box()) is not None]
+    names = found.all_text_contents()
+    visit.context.close()
+    assert names == ["single", "sync, 2 workers", "easgd, 2 workers"]
+    for box, other in combinations(boxes, 2):
+        is_beside = box["x"] + box["width"] <= other["x"] or other["x"] + other["width"] <= box["x"]
+        is_above = (
+            box["y"] + box["height"] <= other["y"] or other["y"] + other["height"] <= box["y"]
+        )
+        assert is_beside or is_above
 
 
 @pytest.mark.parametrize("width", [1280, 390])

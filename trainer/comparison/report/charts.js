@@ -120,6 +120,17 @@ function spans(items, of) {
   };
 }
 
+// Points whose names do not cover each other: of those close together the first one. All have theirs in
+// the legend above.
+function uncrowded(marked, items) {
+  const values = items.flatMap((outcome) => outcome.final.values);
+  const high = 0.12 * (Math.max(...values) - Math.min(...values));
+  const wide = 0.3 * Math.max(...items.map((outcome) => outcome.seconds.high));
+  const meet = (one, other) =>
+    Math.abs(one.final.mean - other.final.mean) < high && Math.abs(one.seconds.mean - other.seconds.mean) < wide;
+  return marked.reduce((kept, outcome) => (kept.some((other) => meet(outcome, other)) ? kept : [...kept, outcome]), []);
+}
+
 function drawTrade(data, view) {
   const layout = baseLayout(view);
   const items = data.outcomes.filter((outcome) => outcome.seconds);
@@ -150,7 +161,7 @@ function drawTrade(data, view) {
     hovertemplate: "%{text}<br>%{y:.4~f} in %{x:,.4~r} s<br>seeds: %{customdata}<extra></extra>",
   };
   const marked = items.filter((outcome) => outcome.single || (outcome.unbeaten && !view.narrow));
-  layout.annotations = marked.map((outcome) => {
+  layout.annotations = uncrowded(marked, items).map((outcome) => {
     const isLeft = outcome.seconds.mean < middle;
     return {
       x: outcome.seconds.mean, y: outcome.final.mean, text: wrapped(outcome.label, 34),
