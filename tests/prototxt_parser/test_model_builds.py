@@ -234,6 +234,7 @@ def for_small_images(name: str) -> NetDefinition:
     return NetDefinition(net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_short_run_lowers_the_loss(name: str) -> None:
     count, size, iterations, rate = RUNS[name]

@@ -90,6 +90,7 @@ def test_each_run_gives_a_row(folder: Path) -> None:
     assert sum(deepspark["staleness"].values()) == 12
 
 
+@pytest.mark.slow
 def test_seeds_make_runs_differ_and_nothing_else_does(folder: Path) -> None:
     assert compare(folder, "again", "--seeds", "2") == 0
     before, after = rows_of(folder / "runs"), rows_of(folder / "again")
@@ -119,6 +120,7 @@ def test_the_report_is_a_page_about_these_runs(folder: Path) -> None:
     assert "torrefy compare --net" in page
 
 
+@pytest.mark.slow
 def test_by_the_papers_count_workers_see_more(folder: Path) -> None:
     assert compare(folder, "papers", "--per-worker", "--seeds", "1") == 0
     single, *others = rows_of(folder / "papers")
@@ -189,6 +191,7 @@ def test_a_folder_is_one_comparisons(folder: Path, capsys: pytest.CaptureFixture
     assert "another comparison is writing it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_reported_and_tried_again(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +228,7 @@ def trains(folder: Path, out: str) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.slow
 def test_one_that_was_interrupted_goes_on(folder: Path, number: signal.Signals) -> None:
     out = f"interrupted{number.value}"
     arguments = words(folder, out, "--seeds", "1")

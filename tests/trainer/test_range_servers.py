@@ -342,6 +342,7 @@ def test_a_new_attempt_counts_anew_and_the_old_one_is_refused(two: Served) -> No
 
 
 @pytest.mark.parametrize("is_locked", [True, False])
+@pytest.mark.slow
 def test_servers_killed_in_the_middle_of_exchanges_apply_none_twice(is_locked: bool) -> None:
     """Every push takes 1 off every value. One that a kill interrupts may be lost in part."""
     size, workers, rounds, kills = 1_000_000, 2, 60, 4

@@ -65,7 +65,13 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "tiny_metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("strategy", ["sync", "sparknet", "easgd", "diloco"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "sync",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sparknet", "easgd", "diloco")),
+    ],
+)
 def test_killed_synchronous_run_ends_as_one_that_was_not(
     task: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

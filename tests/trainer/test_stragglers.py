@@ -75,6 +75,7 @@ def test_silent_worker_is_ended_and_another_goes_on(
     assert parameters.isfinite().all()
 
 
+@pytest.mark.slow
 def test_share_of_one_that_is_not_replaced_is_done_by_the_other(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -89,6 +90,7 @@ def test_share_of_one_that_is_not_replaced_is_done_by_the_other(
     assert "is dropped at its iteration 5: 295 iterations are left to 1 others" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_that_is_awaited_for_too_long_is_done_without_before_the_run_is_given_up(
     folder: Path,
 ) -> None:
