@@ -347,6 +347,7 @@ def test_what_diverges_is_not_advised() -> None:
     said = " ".join(caveats(gather([row for group in rows for row in group])))
     assert "Runs diverged with ‘deepspark" in said
     assert judge(wild).advice == "None of these can be advised."
+    assert "10 %" in finding(judge(wild), "Exchanges")
     assert judge(wild[3:]).advice == "None of these can be advised."
 
 

@@ -79,17 +79,20 @@ class Outcome:
     @cached_property
     def finished(self) -> tuple[Row, ...]:
         """Runs that came to their end with a value."""
-        return tuple(row for row in self.rows if row["status"] == "finished")
+        return self._with("finished")
 
     @property
     def diverged(self) -> tuple[Row, ...]:
         """Runs that lost their numbers."""
-        return tuple(row for row in self.rows if row["status"] == "diverged")
+        return self._with("diverged")
 
     @property
     def failed(self) -> tuple[Row, ...]:
         """Runs that ended for another reason."""
-        return tuple(row for row in self.rows if row["status"] == "failed")
+        return self._with("failed")
+
+    def _with(self, status: str) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row["status"] == status)
 
     @property
     def undisturbed(self) -> tuple[Row, ...]:

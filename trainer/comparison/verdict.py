@@ -37,12 +37,16 @@ class Verdict:
     findings: tuple[Finding, ...]
 
 
+# Advice, its reason, and whether it is settled.
+_NO_RUN = ("Nothing to say yet.", "No run has finished.", False)
+_NONE_SOUND = ("None of these can be advised.", "In each of them runs diverged.", False)
+
+
 def verdict(comparison: Comparison) -> Verdict:
     """Return what follows from the finished runs."""
-    if comparison.outcomes and all(outcome.diverged for outcome in comparison.outcomes):
-        return Verdict("None of these can be advised.", "In each of them runs diverged.", False, ())
     if not comparison.finished:
-        return Verdict("Nothing to say yet.", "No run has finished.", False, ())
+        have_diverged = [bool(outcome.diverged) for outcome in comparison.outcomes]
+        return Verdict(*(_NONE_SOUND if have_diverged and all(have_diverged) else _NO_RUN), ())
     view = View(comparison, default_level(comparison))
     advice, reason, is_settled = _advice(view)
     return Verdict(advice, reason, is_settled, tuple(findings(view)))
@@ -51,7 +55,7 @@ def verdict(comparison: Comparison) -> Verdict:
 def _advice(view: View) -> tuple[str, str, bool]:
     pool = [outcome for outcome in view.sound if len(outcome.finished) >= LEAST_SEEDS]
     if not view.sound:
-        return "None of these can be advised.", "In each of them runs diverged.", False
+        return _NONE_SOUND
     if len(pool) < 2:
         return _early_advice(view)
     best = view.best(pool)
